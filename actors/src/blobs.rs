@@ -1,0 +1,223 @@
+//! Content by its SHA-256, on the nodes that hold the replicas of its tenant's shard.
+//!
+//! Written to all of them; done when a majority has synced it. Read from this node if it has it,
+//! else from any other. Every path starts with the tenant. A blob is written under another name
+//! and renamed, so a name never leads to half a blob; what is read is hashed all the same.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use protocol::jobs::Blob;
+use protocol::{Digest, GroupId, NodeId, TenantId};
+use raft::Host;
+use raft::network::{Class, Kind, Peer, Service};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+mod disk;
+
+use disk::Disk;
+
+/// The largest blob: what one frame between nodes can carry, less its name.
+pub const BLOB_BYTES_MAX: usize = raft::network::FRAME_BYTES_MAX - 1024;
+/// How long a peer may take to sync or send one blob.
+const PEER_TIMEOUT: Duration = Duration::from_secs(10);
+const NAME_BYTES: usize = 16 + 32;
+
+/// Why a blob could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("blob of {bytes} bytes is larger than {BLOB_BYTES_MAX}")]
+    TooLarge { bytes: usize },
+    #[error("{synced} of {wanted} replicas have synced the blob")]
+    NoQuorum { synced: usize, wanted: usize },
+    #[error("no replica that answers has blob {0:?}")]
+    Missing(Digest),
+    #[error("the cluster map is not known yet")]
+    NoMap,
+    #[error("disk: {0}")]
+    Disk(#[from] io::Error),
+}
+
+/// The blobs of this node, and the way to those of others.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    host: Arc<Host>,
+    disk: Disk,
+}
+
+impl Blobs {
+    /// Blobs under `dir`, which is made when it is missing.
+    pub fn open(dir: &Path, host: Arc<Host>) -> io::Result<Self> {
+        Ok(Self { host, disk: Disk::open(dir)? })
+    }
+
+    /// Stores content for a tenant; on return a majority of its shard's replicas has synced it.
+    pub async fn put(
+        &self,
+        group: GroupId,
+        tenant: TenantId,
+        content: Bytes,
+    ) -> Result<Blob, BlobError> {
+        if content.len() > BLOB_BYTES_MAX {
+            return Err(BlobError::TooLarge { bytes: content.len() });
+        }
+        let blob = Blob { sha256: sha256(&content), bytes: content.len() as u64 };
+        let nodes = self.nodes(group)?;
+        let wanted = nodes.len() / 2 + 1;
+        let (synced, mut outcomes) = mpsc::channel(nodes.len().max(1));
+        let message = message(tenant, blob.sha256, &content);
+        for node in nodes {
+            let (blobs, synced) = (self.clone(), synced.clone());
+            let (content, message) = (content.clone(), message.clone());
+            tokio::spawn(async move {
+                let stored = blobs.put_on(node, group, tenant, blob.sha256, content, message).await;
+                // The writer may have its majority already; the copy is of use all the same.
+                let _ = synced.send(stored).await;
+            });
+        }
+        drop(synced);
+        let mut count = 0;
+        while let Some(stored) = outcomes.recv().await {
+            count += usize::from(stored);
+            if count == wanted {
+                return Ok(blob);
+            }
+        }
+        Err(BlobError::NoQuorum { synced: count, wanted })
+    }
+
+    async fn put_on(
+        &self,
+        node: NodeId,
+        group: GroupId,
+        tenant: TenantId,
+        digest: Digest,
+        content: Bytes,
+        message: Bytes,
+    ) -> bool {
+        let stored = if node == self.host.node() {
+            self.disk.write(tenant, digest, content).await.map_err(|error| error.to_string())
+        } else {
+            let peers = self.host.peers();
+            let call = peers.call(node, Class::Bulk, Kind::BlobPut, group, message, PEER_TIMEOUT);
+            call.await.map(drop).map_err(|error| error.to_string())
+        };
+        if let Err(error) = &stored {
+            debug!(%node, error, "blob not stored");
+        }
+        stored.is_ok()
+    }
+
+    /// The content of a blob, checked against its name.
+    pub async fn get(
+        &self,
+        group: GroupId,
+        tenant: TenantId,
+        blob: Blob,
+    ) -> Result<Bytes, BlobError> {
+        match self.disk.read(tenant, blob.sha256).await {
+            Ok(Some(content)) => return Ok(content),
+            Ok(None) => {}
+            Err(error) => warn!(%error, "blob on this node is damaged or cannot be read"),
+        }
+        let message = message(tenant, blob.sha256, &Bytes::new());
+        for node in self.nodes(group)? {
+            if node == self.host.node() {
+                continue;
+            }
+            let peers = self.host.peers();
+            let message = message.clone();
+            let call = peers.call(node, Class::Bulk, Kind::BlobGet, group, message, PEER_TIMEOUT);
+            match call.await {
+                Ok(content) if sha256(&content) == blob.sha256 => return Ok(content),
+                Ok(_) => warn!(%node, "a peer sent another blob than was asked for"),
+                Err(error) => debug!(%node, %error, "blob not fetched"),
+            }
+        }
+        Err(BlobError::Missing(blob.sha256))
+    }
+
+    /// What other nodes may ask of this one's blobs.
+    #[must_use]
+    pub fn service(&self) -> Arc<dyn Service> {
+        Arc::new(BlobService { disk: self.disk.clone() })
+    }
+
+    fn nodes(&self, group: GroupId) -> Result<Vec<NodeId>, BlobError> {
+        let map = self.host.map().borrow().clone().ok_or(BlobError::NoMap)?;
+        let placement = map.groups.get(&group).ok_or(BlobError::NoMap)?;
+        Ok(placement.replicas.values().copied().collect())
+    }
+}
+
+struct BlobService {
+    disk: Disk,
+}
+
+impl Service for BlobService {
+    fn call(
+        &self,
+        _from: Peer,
+        kind: Kind,
+        _group: GroupId,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        let disk = self.disk.clone();
+        Box::pin(async move { serve(&disk, kind, body).await })
+    }
+}
+
+async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
+    let (tenant, digest, content) = open_message(body).ok_or("not a blob message")?;
+    match kind {
+        Kind::BlobPut if sha256(&content) != digest => Err("content does not match its name".into()),
+        Kind::BlobPut => {
+            let written = disk.write(tenant, digest, content).await;
+            written.map(|()| Bytes::new()).map_err(|error| error.to_string())
+        }
+        Kind::BlobGet => {
+            let content = disk.read(tenant, digest).await.map_err(|error| error.to_string())?;
+            content.ok_or_else(|| "not here".to_owned())
+        }
+        Kind::Append
+        | Kind::Vote
+        | Kind::PreVote
+        | Kind::TransferLeader
+        | Kind::MetaPropose
+        | Kind::MetaIndex
+        | Kind::Join
+        | Kind::BlobHas => Err("not on this connection".to_owned()),
+    }
+}
+
+/// Plain SHA-256 of content.
+#[must_use]
+pub fn sha256(content: &[u8]) -> Digest {
+    Digest(Sha256::digest(content).into())
+}
+
+fn message(tenant: TenantId, digest: Digest, content: &Bytes) -> Bytes {
+    let mut message = BytesMut::with_capacity(NAME_BYTES + content.len());
+    message.extend_from_slice(&tenant.0.to_be_bytes());
+    message.extend_from_slice(&digest.0);
+    message.extend_from_slice(content);
+    message.freeze()
+}
+
+fn open_message(body: Bytes) -> Option<(TenantId, Digest, Bytes)> {
+    let name = body.get(..NAME_BYTES)?;
+    let tenant = TenantId(u128::from_be_bytes(name[..16].try_into().ok()?));
+    let digest = Digest(name[16..].try_into().ok()?);
+    Some((tenant, digest, body.slice(NAME_BYTES..)))
+}
+
+fn path_of(dir: &Path, tenant: TenantId, digest: Digest) -> PathBuf {
+    let digest = digest.to_string();
+    dir.join(tenant.to_string()).join(&digest[..2]).join(digest)
+}

@@ -1,0 +1,109 @@
+//! The files of the blob store on this node.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use protocol::{Digest, TenantId};
+use tokio::sync::Semaphore;
+
+use super::{path_of, sha256};
+
+/// Files that are read or written at a time: each occupies a blocking thread.
+const FILES_MAX: usize = 16;
+
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    dir: Arc<PathBuf>,
+    files: Arc<Semaphore>,
+    next: Arc<AtomicU64>,
+}
+
+impl Disk {
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        make_dir(dir)?;
+        let incoming = dir.join("incoming");
+        if incoming.exists() {
+            // What was being written when the process died has no name yet.
+            std::fs::remove_dir_all(&incoming)?;
+        }
+        make_dir(&incoming)?;
+        Ok(Self {
+            dir: Arc::new(dir.to_owned()),
+            files: Arc::new(Semaphore::new(FILES_MAX)),
+            next: Arc::new(AtomicU64::new(0)),
+        })
+    }
+
+    /// Durable on return. Content that is here already is left alone.
+    pub(super) async fn write(
+        &self,
+        tenant: TenantId,
+        digest: Digest,
+        content: Bytes,
+    ) -> io::Result<()> {
+        let incoming = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let dir = Arc::clone(&self.dir);
+        self.blocking(move || {
+            let path = path_of(&dir, tenant, digest);
+            if path.exists() {
+                return Ok(());
+            }
+            write_file(&dir, &dir.join("incoming").join(incoming), &path, &content)
+        })
+        .await
+    }
+
+    /// The content, if it is here; damaged content is an error.
+    pub(super) async fn read(&self, tenant: TenantId, digest: Digest) -> io::Result<Option<Bytes>> {
+        let dir = Arc::clone(&self.dir);
+        self.blocking(move || {
+            let content = match std::fs::read(path_of(&dir, tenant, digest)) {
+                Ok(content) => Bytes::from(content),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if sha256(&content) != digest {
+                let what = format!("blob {digest} has other content");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            Ok(Some(content))
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let permit = self.files.acquire().await.map_err(io::Error::other)?;
+        let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?;
+        drop(permit);
+        done
+    }
+}
+
+fn write_file(root: &Path, incoming: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(incoming)?;
+    file.write_all(content)?;
+    file.sync_data()?;
+    let Some(parent) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    if !parent.exists() {
+        make_dir(parent)?;
+        // A new directory is durable when its parent is.
+        for dir in parent.ancestors().skip(1).take_while(|dir| dir.starts_with(root)) {
+            File::open(dir)?.sync_all()?;
+        }
+    }
+    std::fs::rename(incoming, path)?;
+    File::open(parent)?.sync_all()
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}

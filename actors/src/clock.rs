@@ -1,0 +1,89 @@
+//! The one wall clock, and the shard time that owners stamp commands with.
+
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use protocol::Time;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Shard time follows the wall clock by at most this share of the time that passes.
+const SLEW_DIVISOR: u64 = 20;
+
+/// The time of day, which may jump. Nothing but [`ShardClock`], logs and the meta group reads it.
+#[must_use]
+pub fn wall() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(since.as_millis() as u64)
+}
+
+/// Microseconds on the clock that never jumps and counts suspension.
+fn boot_us() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
+/// The time of one ownership. Never runs back; a jump of the wall clock changes its pace by at most
+/// a twentieth, never its reading.
+#[derive(Debug)]
+pub struct ShardClock {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    shard_us: u64,
+    boot_us: u64,
+}
+
+impl ShardClock {
+    /// The clock of an ownership that begins: not before what was applied, and not before the wall
+    /// clock, so that a cluster that rested does not date its work to the day before.
+    #[must_use]
+    pub fn open(applied: Time) -> Self {
+        let start = applied.max(wall());
+        let state = State { shard_us: start.0 * 1000, boot_us: boot_us() };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// The shard's time now.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        let mut state = self.state.lock().unwrap_or_else(|_| std::process::abort());
+        state.advance(boot_us(), wall().0 * 1000);
+        Time(state.shard_us / 1000)
+    }
+}
+
+impl State {
+    fn advance(&mut self, boot_us: u64, wall_us: u64) {
+        let passed = boot_us.saturating_sub(self.boot_us);
+        self.boot_us = self.boot_us.max(boot_us);
+        let slew = passed / SLEW_DIVISOR;
+        let steady = self.shard_us + passed;
+        self.shard_us = wall_us.clamp(steady - slew, steady + slew);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_jumps_moves_shard_time_by_a_twentieth_of_the_time_passed() {
+        let hour = 3_600_000_000;
+        let mut state = State { shard_us: 10 * hour, boot_us: 0 };
+        state.advance(1_000_000, 20 * hour);
+        assert_eq!(state.shard_us, 10 * hour + 1_050_000);
+        state.advance(2_000_000, hour);
+        assert_eq!(state.shard_us, 10 * hour + 2_000_000);
+        state.advance(2_000_000, 99 * hour);
+        assert_eq!(state.shard_us, 10 * hour + 2_000_000);
+    }
+
+    #[test]
+    fn a_steady_wall_clock_is_followed_exactly() {
+        let mut state = State { shard_us: 500, boot_us: 0 };
+        state.advance(1_000_000, 1_000_600);
+        assert_eq!(state.shard_us, 1_000_600);
+    }
+}

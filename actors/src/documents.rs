@@ -1,0 +1,116 @@
+//! Documents and results as blobs hold them: one JSON object per line.
+
+use bytes::Bytes;
+use protocol::wire::jobs::Record;
+use protocol::wire::scan::{Provenance, Signals, Span, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::blobs::sha256;
+use crate::inference::{self, ModelIdentity, Severity};
+use crate::slots::Scanned;
+
+/// A document of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    pub id: String,
+    pub content: String,
+}
+
+/// Lines that are not what they should be.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} of a blob: {error}")]
+pub struct BadLine {
+    line: usize,
+    error: serde_json::Error,
+}
+
+/// One line per item.
+#[must_use]
+pub fn lines<T: Serialize>(items: &[T]) -> Bytes {
+    let mut out = Vec::new();
+    for item in items {
+        // A struct of text and numbers always has a JSON form, and a Vec never fails to grow.
+        if serde_json::to_writer(&mut out, item).is_ok() {
+            out.push(b'\n');
+        }
+    }
+    Bytes::from(out)
+}
+
+/// The documents of a task's input.
+pub fn read(blob: &[u8]) -> Result<Vec<Document>, BadLine> {
+    let filled = |(_, line): &(usize, &[u8])| !line.is_empty();
+    let parse = |(number, line): (usize, &[u8])| {
+        serde_json::from_slice(line).map_err(|error| BadLine { line: number + 1, error })
+    };
+    blob.split(|&byte| byte == b'\n').enumerate().filter(filled).map(parse).collect()
+}
+
+/// What made a result.
+#[must_use]
+pub fn provenance(identity: &ModelIdentity, content: &str) -> Provenance {
+    let ModelIdentity { name, version, sha256: model, engine, engine_version, precision } = identity;
+    Provenance {
+        model: format!("{name}@{version} sha256:{model}"),
+        engine: format!("{engine} {engine_version} {precision}"),
+        cached: false,
+        sha256: sha256(content.as_bytes()).to_string(),
+    }
+}
+
+/// The record of one document.
+#[must_use]
+pub fn record(
+    document: &Document,
+    scanned: Scanned,
+    attempt: u32,
+    identity: &ModelIdentity,
+) -> Record {
+    let provenance = provenance(identity, &document.content);
+    let (status, verdict, error) = match scanned {
+        Ok(found) => ("done", Some(verdict(found)), None),
+        Err(why) => ("failed", None, Some(why)),
+    };
+    Record {
+        doc_id: document.id.clone(),
+        status: status.to_owned(),
+        verdict,
+        attempt,
+        provenance,
+        error,
+    }
+}
+
+/// A verdict as the API shows it.
+#[must_use]
+pub fn verdict(found: inference::Verdict) -> Verdict {
+    let inference::Signals { heuristic, embedding, unicode, compression_bomb, homoglyphs } =
+        found.signals;
+    let action = if found.quarantine { "quarantine" } else { "allow" };
+    Verdict {
+        risk: found.risk,
+        quarantine: found.quarantine,
+        reasons: found.reasons,
+        action: action.to_owned(),
+        signals: Signals { heuristic, embedding, unicode, compression_bomb, homoglyphs },
+        confidence: found.confidence,
+        spans: found.spans.into_iter().map(span).collect(),
+    }
+}
+
+fn span(span: inference::Span) -> Span {
+    let inference::Span { start, end, text, reason, severity } = span;
+    let severity = match severity {
+        Severity::Low => "low",
+        Severity::Medium => "medium",
+        Severity::High => "high",
+        Severity::Critical => "critical",
+    };
+    Span { start, end, text, reason, severity: severity.to_owned() }
+}
+
+/// Words of a text, for metering: counted the same way by whoever admits it.
+#[must_use]
+pub fn words(text: &str) -> u64 {
+    text.split_whitespace().count() as u64
+}

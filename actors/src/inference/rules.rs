@@ -1,0 +1,213 @@
+//! Phrases and patterns of the attack classes over a normal form: one Aho-Corasick pass finds phrases and the words
+//! that may begin a pattern; a pattern's expression then runs only there, anchored, over a bounded stretch.
+
+mod context;
+mod phrases;
+mod table;
+
+use std::collections::BTreeMap;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use regex::bytes::{Regex, RegexBuilder};
+
+use self::context::Context;
+use super::{
+    LoadError,
+    detect::{Findings, Hit},
+    normal::Normal,
+    verdict::{Class, Severity},
+};
+
+/// Bytes after a trigger that its pattern may use.
+const PATTERN_BYTES_MAX: usize = 240;
+
+/// Bound on one compiled expression, so that a careless rule fails the build's tests and not a node's memory.
+const EXPRESSION_BYTES_MAX: usize = 4 << 20;
+
+/// A fixed phrase, or a pattern that begins at one of its triggers.
+struct Rule {
+    class: Class,
+    severity: Severity,
+    detail: &'static str,
+    /// Whether the words could also be said about an attack; markup and control tokens could not.
+    spoken: bool,
+    /// Only at the start of a line.
+    line: bool,
+    pattern: Option<Regex>,
+}
+
+/// What finding a needle means.
+enum Meaning {
+    Rule(usize),
+    /// A word of people who write about attacks.
+    Cue,
+    /// A word of an attack in this disguise.
+    Hint(Disguise),
+}
+
+/// Disguises of the whole text that are tried only when the text hints at them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disguise {
+    Rot13,
+    Reversed,
+}
+
+/// How often each disguise was hinted at.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Hints {
+    pub(super) rot13: u32,
+    pub(super) reversed: u32,
+}
+
+/// All rules, compiled once and shared by every slot.
+pub(super) struct Rules {
+    needles: AhoCorasick,
+    /// Per needle: what it means, and whether it must stand between word boundaries on its left and right.
+    meanings: Vec<(Vec<Meaning>, bool, bool)>,
+    rules: Vec<Rule>,
+    squeezed: AhoCorasick,
+}
+
+impl Rules {
+    pub(super) fn compile() -> Result<Rules, LoadError> {
+        let mut needles: BTreeMap<String, Vec<Meaning>> = BTreeMap::new();
+        let mut add = |needle: String, meaning| needles.entry(needle).or_default().push(meaning);
+        let mut rules = Vec::new();
+        for group in phrases::GROUPS {
+            for phrase in group.phrases {
+                add((*phrase).to_owned(), Meaning::Rule(rules.len()));
+            }
+            rules.push(group.rule());
+        }
+        for pattern in table::PATTERNS {
+            for trigger in pattern.triggers() {
+                add(trigger, Meaning::Rule(rules.len()));
+            }
+            rules.push(pattern.rule()?);
+        }
+        for cue in context::CUES {
+            add((*cue).to_owned(), Meaning::Cue);
+        }
+        for word in phrases::HINTS {
+            add(rot13(word), Meaning::Hint(Disguise::Rot13));
+            add(word.chars().rev().collect(), Meaning::Hint(Disguise::Reversed));
+        }
+        let automaton = build(needles.keys(), "phrases")?;
+        let meanings = needles.into_iter().map(bounded).collect();
+        let squeezed = build(phrases::SQUEEZED.iter().map(|(needle, _)| needle), "squeezed")?;
+        Ok(Rules { needles: automaton, meanings, rules, squeezed })
+    }
+
+    /// Adds every hit of one normal form, in order of place.
+    pub(super) fn apply(&self, normal: &Normal, found: &mut Findings) -> Hints {
+        let text = normal.text.as_str();
+        let mut hints = Hints::default();
+        let mut context = Context::new(text);
+        let mut candidates = Vec::new();
+        for hit in self.needles.find_overlapping_iter(text) {
+            let (meanings, left, right) = &self.meanings[hit.pattern().as_usize()];
+            if (*left && !starts_word(text, hit.start())) || (*right && !ends_word(text, hit.end()))
+            {
+                continue;
+            }
+            for meaning in meanings {
+                match meaning {
+                    Meaning::Rule(rule) => candidates.push((*rule, hit.start(), hit.end())),
+                    Meaning::Cue => context.cue(hit.start()),
+                    Meaning::Hint(Disguise::Rot13) => hints.rot13 += 1,
+                    Meaning::Hint(Disguise::Reversed) => hints.reversed += 1,
+                }
+            }
+        }
+        for (rule, start, end) in candidates {
+            found.hits.extend(self.judge(&self.rules[rule], start, end, normal, &context));
+            if found.is_full() {
+                break;
+            }
+        }
+        hints
+    }
+
+    /// Adds hits of a text whose blanks between words are lost.
+    pub(super) fn apply_squeezed(&self, normal: &Normal, found: &mut Findings) {
+        let text: String = normal.text.chars().filter(|c| *c != ' ').collect();
+        for hit in self.squeezed.find_iter(&text) {
+            let (_, class) = phrases::SQUEEZED[hit.pattern().as_usize()];
+            found.push(Hit::new(class, Severity::High, (0, normal.characters)));
+        }
+    }
+
+    fn judge(
+        &self,
+        rule: &Rule,
+        start: usize,
+        mut end: usize,
+        normal: &Normal,
+        context: &Context<'_>,
+    ) -> Option<Hit> {
+        if rule.line && !normal.starts_line(start) {
+            return None;
+        }
+        if let Some(pattern) = &rule.pattern {
+            let stretch = normal.text.as_bytes();
+            let stretch = &stretch[start..stretch.len().min(start + PATTERN_BYTES_MAX)];
+            end = start + pattern.find(stretch)?.end();
+        }
+        let mut hit = Hit::new(rule.class, rule.severity, normal.origin(start, end));
+        hit.detail = rule.detail;
+        if rule.spoken {
+            if context.negated(start) {
+                return None;
+            }
+            if context.infinitive(start) {
+                hit.severity = hit.severity.softened();
+            }
+            if context.quoted(start, end) {
+                hit.severity = Severity::Low;
+                hit.quoted = true;
+            }
+        }
+        Some(hit)
+    }
+}
+
+fn build<S: AsRef<[u8]>>(
+    needles: impl IntoIterator<Item = S>,
+    name: &str,
+) -> Result<AhoCorasick, LoadError> {
+    let built = AhoCorasick::builder().match_kind(MatchKind::Standard).build(needles);
+    built.map_err(|error| LoadError::Rule { rule: name.to_owned(), reason: error.to_string() })
+}
+
+fn bounded((needle, meanings): (String, Vec<Meaning>)) -> (Vec<Meaning>, bool, bool) {
+    let word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    // A disguised word may stand anywhere: reversing moves endings to the front.
+    let hint = meanings.iter().any(|meaning| matches!(meaning, Meaning::Hint(_)));
+    let bytes = needle.as_bytes();
+    (meanings, !hint && word(bytes.first()), !hint && word(bytes.last()))
+}
+
+fn expression(pattern: &str) -> Result<Regex, LoadError> {
+    let source = format!("^(?:{})", table::unfolded(pattern));
+    let mut builder = RegexBuilder::new(&source);
+    let built = builder.unicode(false).size_limit(EXPRESSION_BYTES_MAX).build();
+    built.map_err(|error| LoadError::Rule { rule: pattern.to_owned(), reason: error.to_string() })
+}
+
+fn starts_word(text: &str, at: usize) -> bool {
+    at == 0 || !text.as_bytes()[at - 1].is_ascii_alphanumeric()
+}
+
+fn ends_word(text: &str, at: usize) -> bool {
+    !text.as_bytes().get(at).is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// Turns each letter half-way round the alphabet. Its own inverse.
+pub(super) fn rot13(text: &str) -> String {
+    let turn = |c: char| match c {
+        'a'..='m' | 'A'..='M' => char::from(c as u8 + 13),
+        'n'..='z' | 'N'..='Z' => char::from(c as u8 - 13),
+        _ => c,
+    };
+    text.chars().map(turn).collect()
+}

@@ -1,0 +1,23 @@
+//! Who does it: the owners of shards, the way to them, inference, blobs.
+//!
+//! ractor, ort and rten are named in this crate and nowhere else.
+
+pub mod ask;
+pub mod blobs;
+pub mod bounded;
+pub mod clock;
+pub mod documents;
+pub mod inference;
+pub mod jobs;
+mod limits;
+pub mod remote;
+pub mod router;
+mod shard;
+pub mod slots;
+pub mod system;
+mod tenants;
+pub mod work;
+
+pub use ask::{Answered, AskError};
+pub use router::{Routed, Router};
+pub use system::System;

@@ -1,0 +1,372 @@
+//! The supervision tree of a node, from root to leaf, and how messages of other nodes enter it.
+//!
+//! ```text
+//! NodeSupervisor ── ShardSupervisor (one per owned shard) ── TenantActor, RateLimitActor,
+//!                                                            JobCoordinatorActor
+//! Supervisor of slots ── InferenceActor (one per slot)
+//! ClusterTransport ── NodeGateway, node server ── one session per peer
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use protocol::jobs::Worker;
+use protocol::owner::Owner;
+use protocol::peer::{Ask, Work};
+use protocol::{GroupId, NodeId, codec};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use raft::{Group, Host};
+use tokio::sync::watch;
+use tracing::{debug, error, info};
+
+use crate::ask::AskError;
+use crate::blobs::Blobs;
+use crate::bounded::{BoundedRef, Counted};
+use crate::jobs::Workers;
+use crate::jobs::workers::{KIND_LOAD, KIND_WORK};
+use crate::jobs::Load;
+use crate::remote::{Envelope, Inbound, PeerId, PeerState, PeerTransport, ReplyFrame};
+use crate::router::{KIND_ASK, Router};
+use crate::shard::{ShardSupervisor, Start};
+use crate::slots::{Nothing, Slots};
+use crate::work::Runner;
+
+/// How often new groups are looked for.
+const GROUPS_INTERVAL: Duration = Duration::from_millis(200);
+/// How often a node says how much it has to do.
+const LOAD_INTERVAL: Duration = Duration::from_millis(100);
+/// Failures of one shard's actors before the node gives up.
+const FAILURES_MAX: u32 = 5;
+/// Pause before the actors of a shard are made again, doubled with each failure.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+/// Changes of ownership that wait for the supervisor: every group changes seldom.
+const CHANGES_MAX: usize = 4096;
+
+/// The actors of a node. Clones are the same tree.
+#[derive(Clone, Debug)]
+pub struct System {
+    pub host: Arc<Host>,
+    pub router: Router,
+    pub workers: Workers,
+    pub slots: Slots,
+    pub blobs: Blobs,
+    pub runner: Runner,
+    failed: watch::Receiver<bool>,
+}
+
+impl System {
+    /// Starts the tree below a node whose groups are open.
+    pub async fn start(
+        host: Arc<Host>,
+        router: Router,
+        workers: Workers,
+        slots: Slots,
+        blobs: Blobs,
+    ) -> Result<Self, ActorProcessingErr> {
+        let identity = host.peers().identity();
+        let me = Worker { node: identity.node, incarnation: identity.incarnation };
+        let runner = Runner::start(me, slots.clone(), blobs.clone(), router.clone());
+        workers.set_runner(runner.clone());
+        let (fail, failed) = watch::channel(false);
+        let start = (router.clone(), workers.clone(), fail);
+        let (supervisor, _) = Actor::spawn(None, NodeSupervisor, start).await?;
+        let supervisor = BoundedRef::new(supervisor, CHANGES_MAX);
+        tokio::spawn(follow_groups(Arc::clone(&host), supervisor));
+        tokio::spawn(publish_load(me, slots.clone(), runner.clone(), workers.clone()));
+        Ok(Self { host, router, workers, slots, blobs, runner, failed })
+    }
+
+    /// Connects the tree with those of other nodes.
+    pub fn connect(&self, transport: &Arc<dyn PeerTransport>) {
+        self.router.set_transport(Arc::clone(transport));
+        self.workers.set_transport(Arc::clone(transport));
+        let identity = self.host.peers().identity();
+        let (slots, runner) = (self.slots.clone(), self.runner.clone());
+        tokio::spawn(tell_load(identity.node, Arc::clone(transport), slots, runner));
+    }
+
+    /// Returns when the tree cannot go on and the node should end.
+    pub async fn failed(&self) {
+        // An error means that the supervisor itself is gone.
+        let _ = self.failed.clone().wait_for(|failed| *failed).await;
+    }
+}
+
+/// What the root is told.
+#[derive(Debug)]
+pub enum Change {
+    Own(Group, Owner),
+    Lose(GroupId),
+    /// Make the actors of an ownership again, if it is still the one.
+    Again(Group, Owner),
+}
+
+struct NodeSupervisor;
+
+struct Tree {
+    me: ActorRef<Counted<Change>>,
+    router: Router,
+    workers: Workers,
+    fail: watch::Sender<bool>,
+    shards: BTreeMap<GroupId, Shard>,
+    failures: BTreeMap<GroupId, u32>,
+}
+
+struct Shard {
+    group: Group,
+    owner: Owner,
+    actor: ActorRef<Nothing>,
+}
+
+impl Actor for NodeSupervisor {
+    type Msg = Counted<Change>;
+    type State = Tree;
+    type Arguments = (Router, Workers, watch::Sender<bool>);
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<Self::Msg>,
+        (router, workers, fail): Self::Arguments,
+    ) -> Result<Tree, ActorProcessingErr> {
+        let (shards, failures) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Tree { me, router, workers, fail, shards, failures })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        tree: &mut Tree,
+    ) -> Result<(), ActorProcessingErr> {
+        match message.open().0 {
+            Change::Own(group, owner) => {
+                tree.failures.remove(&group.id());
+                tree.own(group, owner).await
+            }
+            Change::Lose(group) => {
+                tree.lose(group);
+                Ok(())
+            }
+            Change::Again(group, owner) => {
+                let still = group.leadership().borrow().owned == Some(owner);
+                if still && !tree.shards.contains_key(&group.id()) {
+                    return tree.own(group, owner).await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        tree: &mut Tree,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(actor, cause) => {
+                tree.failed(actor.get_id(), &cause.to_string());
+            }
+            SupervisionEvent::ActorTerminated(actor, ..) => {
+                tree.failed(actor.get_id(), "it ended by itself");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Tree {
+    async fn own(&mut self, group: Group, owner: Owner) -> Result<(), ActorProcessingErr> {
+        self.lose(group.id());
+        let start = Start {
+            group: group.clone(),
+            owner,
+            router: self.router.clone(),
+            workers: self.workers.clone(),
+        };
+        let (actor, _) =
+            Actor::spawn_linked(None, ShardSupervisor, start, self.me.get_cell()).await?;
+        self.shards.insert(group.id(), Shard { group, owner, actor });
+        Ok(())
+    }
+
+    /// Killed, not stopped: what a handler is about to do belongs to the next owner.
+    fn lose(&mut self, group: GroupId) {
+        self.router.close(group);
+        if let Some(shard) = self.shards.remove(&group) {
+            info!(%group, epoch = shard.owner.epoch.0, "actors killed");
+            shard.actor.kill();
+        }
+    }
+
+    fn failed(&mut self, actor: ActorId, cause: &str) {
+        let found = self.shards.iter().find(|(_, shard)| shard.actor.get_id() == actor);
+        // One that was killed on purpose is not in the tree any more.
+        let Some((&id, _)) = found else { return };
+        self.router.close(id);
+        let Some(Shard { group, owner, .. }) = self.shards.remove(&id) else { return };
+        let failures = self.failures.entry(id).or_default();
+        *failures += 1;
+        error!(group = %id, failures = *failures, cause, "the actors of a shard failed");
+        if *failures > FAILURES_MAX {
+            self.fail.send_replace(true);
+            return;
+        }
+        let pause = RESTART_PAUSE * 2u32.pow(*failures - 1);
+        let me = BoundedRef::new(self.me.clone(), 1);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            if me.try_send(Change::Again(group, owner)).is_err() {
+                debug!("the tree is gone");
+            }
+        });
+    }
+}
+
+/// Watches every group that has a replica here, those that come later included.
+async fn follow_groups(host: Arc<Host>, supervisor: BoundedRef<Change>) {
+    let mut watched = std::collections::BTreeSet::new();
+    let mut ticks = tokio::time::interval(GROUPS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        for group in host.groups() {
+            if !group.id().is_meta() && watched.insert(group.id()) {
+                tokio::spawn(follow_ownership(group, supervisor.clone()));
+            }
+        }
+    }
+}
+
+async fn follow_ownership(group: Group, supervisor: BoundedRef<Change>) {
+    let mut leadership = group.leadership();
+    let mut owned = None;
+    loop {
+        let now = leadership.borrow_and_update().owned;
+        if now != owned {
+            let change = match now {
+                Some(owner) => Change::Own(group.clone(), owner),
+                None => Change::Lose(group.id()),
+            };
+            if let Err(error) = supervisor.try_send(change) {
+                error!(group = %group.id(), %error, "ownership not passed on");
+            }
+            owned = now;
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn load_of(slots: &Slots, runner: &Runner) -> Load {
+    let documents = runner.documents_waiting() + slots.depth() as u64;
+    Load { slots: slots.settings().slots.max(1) as u32, documents }
+}
+
+async fn publish_load(me: Worker, slots: Slots, runner: Runner, workers: Workers) {
+    let mut ticks = tokio::time::interval(LOAD_INTERVAL);
+    loop {
+        ticks.tick().await;
+        workers.note(me, load_of(&slots, &runner));
+    }
+}
+
+async fn tell_load(
+    me: NodeId,
+    transport: Arc<dyn PeerTransport>,
+    slots: Slots,
+    runner: Runner,
+) {
+    let mut ticks = tokio::time::interval(LOAD_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Ok(load) = codec::encode(&load_of(&slots, &runner)) else { continue };
+        let load = Bytes::from(load);
+        let states = transport.states().borrow().clone();
+        for (peer, state) in states {
+            if !matches!(state, PeerState::Up { .. }) {
+                continue;
+            }
+            let envelope = Envelope::new(KIND_LOAD, me.0, load.clone());
+            if let Err(error) = transport.post(peer, envelope) {
+                // The next word replaces this one.
+                debug!(peer, %error, "load not told");
+            }
+        }
+    }
+}
+
+/// Lets other nodes' questions, work and loads in.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    router: Router,
+    workers: Workers,
+    runner: Runner,
+}
+
+impl Gate {
+    /// The gate of a tree.
+    #[must_use]
+    pub fn of(system: &System) -> Self {
+        Self {
+            router: system.router.clone(),
+            workers: system.workers.clone(),
+            runner: system.runner.clone(),
+        }
+    }
+
+    async fn ask(self, group: GroupId, payload: Bytes) -> ReplyFrame {
+        let Ok(ask) = codec::decode::<Ask>(&payload) else { return ReplyFrame::Internal };
+        match self.router.ask_here(group, ask).await {
+            Err(AskError::NotOwner { leader, .. }) => {
+                ReplyFrame::NotOwner { leader_hint: leader.map(|node| node.0), epoch: 0 }
+            }
+            answered => reply(&answered),
+        }
+    }
+}
+
+fn reply<T: serde::Serialize>(answer: &T) -> ReplyFrame {
+    match codec::encode(answer) {
+        Ok(bytes) => ReplyFrame::Ok(Bytes::from(bytes)),
+        Err(error) => {
+            error!(%error, "answer does not encode");
+            ReplyFrame::Internal
+        }
+    }
+}
+
+impl Inbound for Gate {
+    fn call(&self, _from: PeerId, envelope: Envelope) -> BoxFuture<'static, ReplyFrame> {
+        let gate = self.clone();
+        Box::pin(async move {
+            match envelope.kind {
+                KIND_ASK => {
+                    // Finished though the caller may give up: what was proposed stands.
+                    let asked = gate.ask(GroupId(envelope.shard), envelope.payload);
+                    tokio::spawn(asked).await.unwrap_or(ReplyFrame::Internal)
+                }
+                KIND_WORK => match codec::decode::<Work>(&envelope.payload) {
+                    Ok(Work::Run(task)) => reply(&gate.runner.take(task)),
+                    Err(_) => ReplyFrame::Internal,
+                },
+                _ => ReplyFrame::Unsupported { max_version: crate::remote::WIRE_VERSION },
+            }
+        })
+    }
+
+    fn post(&self, from: PeerId, envelope: Envelope) {
+        if envelope.kind != KIND_LOAD {
+            return;
+        }
+        let worker = Worker { node: NodeId(from.node), incarnation: from.incarnation };
+        match codec::decode(&envelope.payload) {
+            Ok(load) => self.workers.note(worker, load),
+            Err(error) => debug!(%error, "load of a peer not understood"),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Tasks on the node that runs them. A task is run once per lease; its result is offered to the
+//! owner until the owner takes or refuses it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use protocol::jobs::{Assignment, TaskResult, Worker};
+use protocol::peer::{Answer, Ask};
+use protocol::{GroupId, JobId, TenantId};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::ask::AskError;
+use crate::blobs::Blobs;
+use crate::documents::{self, Document};
+use crate::router::Router;
+use crate::slots::{Scanned, SlotError, Slots};
+
+/// Tasks that a node takes on at a time; a coordinator looks elsewhere beyond it.
+const TASKS_MAX: usize = 64;
+/// Documents given to a slot at a time, so that a waiting scan is not held up by a whole task.
+const CHUNK_DOCUMENTS: usize = 8;
+/// How long a result is offered to an owner that does not answer.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
+const OFFER_PAUSE: Duration = Duration::from_millis(200);
+/// A full slot is asked again after this.
+const SLOT_PAUSE: Duration = Duration::from_millis(5);
+/// How often owners hear that their tasks still run.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+type Key = (TenantId, JobId, u32);
+
+/// Runs tasks on this node's slots. Clones share the work.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    me: Worker,
+    slots: Slots,
+    blobs: Blobs,
+    router: Router,
+    /// Attempt and documents left, by task.
+    running: Mutex<BTreeMap<Key, (u32, u32)>>,
+}
+
+impl Runner {
+    /// Takes on work when it is given some.
+    #[must_use]
+    pub fn start(me: Worker, slots: Slots, blobs: Blobs, router: Router) -> Self {
+        let running = Mutex::default();
+        let runner = Self { inner: Arc::new(Inner { me, slots, blobs, router, running }) };
+        tokio::spawn(runner.clone().report());
+        runner
+    }
+
+    /// Takes on a task; `false` when there is too much already. Told twice, it runs once.
+    #[must_use]
+    pub fn take(&self, task: Assignment) -> bool {
+        let key = (task.tenant, task.job, task.task);
+        let mut running = self.running();
+        if running.get(&key).is_some_and(|(attempt, _)| *attempt >= task.attempt) {
+            return true;
+        }
+        if running.len() >= TASKS_MAX {
+            return false;
+        }
+        running.insert(key, (task.attempt, task.documents));
+        drop(running);
+        let runner = self.clone();
+        tokio::spawn(async move {
+            runner.run(task).await;
+            let mut running = runner.running();
+            if running.get(&key).is_some_and(|(attempt, _)| *attempt == task.attempt) {
+                running.remove(&key);
+            }
+        });
+        true
+    }
+
+    /// Documents of the tasks that this node runs and that wait for a slot.
+    #[must_use]
+    pub fn documents_waiting(&self) -> u64 {
+        self.running().values().map(|(_, documents)| u64::from(*documents)).sum()
+    }
+
+    async fn run(&self, task: Assignment) {
+        let Some(group) = self.inner.router.group_of(task.tenant) else { return };
+        let result = match self.make(group, task).await {
+            Ok(result) => result,
+            Err(error) => {
+                // The lease runs out, or its owner sees that the task runs no more.
+                warn!(job = %task.job, task = task.task, error, "task not run");
+                return;
+            }
+        };
+        self.offer(group, task, result).await;
+    }
+
+    async fn make(&self, group: GroupId, task: Assignment) -> Result<TaskResult, String> {
+        let blobs = &self.inner.blobs;
+        let input = blobs.get(group, task.tenant, task.input).await.map_err(text)?;
+        let documents = documents::read(&input).map_err(text)?;
+        drop(input);
+        let mut records = Vec::with_capacity(documents.len());
+        let (mut done, mut tokens) = (0, 0);
+        for chunk in documents.chunks(CHUNK_DOCUMENTS) {
+            let scanned = self.scan(chunk).await?;
+            self.progress(task, chunk.len() as u32);
+            for (document, scanned) in chunk.iter().zip(scanned) {
+                if scanned.is_ok() {
+                    done += 1;
+                    tokens += documents::words(&document.content);
+                }
+                let identity = self.inner.slots.identity();
+                records.push(documents::record(document, scanned, task.attempt, identity));
+            }
+        }
+        let failed = records.len() as u32 - done;
+        let output = blobs.put(group, task.tenant, documents::lines(&records)).await;
+        Ok(TaskResult { output: output.map_err(text)?, done, failed, cached: 0, tokens })
+    }
+
+    async fn scan(&self, chunk: &[Document]) -> Result<Vec<Scanned>, String> {
+        loop {
+            let texts = chunk.iter().map(|document| document.content.clone()).collect();
+            match self.inner.slots.scan(texts).await {
+                Ok(scanned) => return Ok(scanned),
+                Err(SlotError::Overloaded) => tokio::time::sleep(SLOT_PAUSE).await,
+                Err(SlotError::Ended) => return Err(text(SlotError::Ended)),
+            }
+        }
+    }
+
+    async fn offer(&self, group: GroupId, task: Assignment, result: TaskResult) {
+        let Assignment { tenant, job, task: number, attempt, .. } = task;
+        let deadline = Instant::now() + OFFER_TIMEOUT;
+        while Instant::now() < deadline {
+            let ask = Ask::Finished { tenant, job, task: number, attempt, result };
+            match self.inner.router.ask(group, ask).await.answered {
+                Ok(Answer::Applied(applied)) => {
+                    match applied.outcome {
+                        Ok(_) => debug!(%job, task = number, attempt, "result committed"),
+                        Err(refusal) => info!(%job, task = number, attempt, %refusal, "result refused"),
+                    }
+                    return;
+                }
+                Ok(_) => return,
+                // Offering again is safe: the first committed result wins.
+                Err(AskError::TooLarge) => return,
+                Err(error) => {
+                    debug!(%job, task = number, %error, "result not taken yet");
+                    tokio::time::sleep(OFFER_PAUSE).await;
+                }
+            }
+        }
+        warn!(%job, task = number, "no owner took the result in time");
+    }
+
+    fn progress(&self, task: Assignment, documents: u32) {
+        let key = (task.tenant, task.job, task.task);
+        if let Some((attempt, left)) = self.running().get_mut(&key)
+            && *attempt == task.attempt
+        {
+            *left = left.saturating_sub(documents);
+        }
+    }
+
+    /// Tells every owner what runs here, so that it need not wait for a lease to run out.
+    async fn report(self) {
+        let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut by_group: BTreeMap<GroupId, Vec<_>> = BTreeMap::new();
+            for (&(tenant, job, task), &(attempt, _)) in &*self.running() {
+                if let Some(group) = self.inner.router.group_of(tenant) {
+                    by_group.entry(group).or_default().push((tenant, job, task, attempt));
+                }
+            }
+            for (group, tasks) in by_group {
+                let ask = Ask::Running { worker: self.inner.me, tasks };
+                if let Err(error) = self.inner.router.ask(group, ask).await.answered {
+                    debug!(%group, %error, "owner not told what runs");
+                }
+            }
+        }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, (u32, u32)>> {
+        self.inner.running.lock().unwrap_or_else(|_| std::process::abort())
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,102 @@
+"""Generates the training texts of docrisk from grammars, with hard negatives. No outside data is used.
+
+`expand` knows three forms: `{a|b|}` picks one branch (nesting is fine), `<name>` picks from the list of that name in
+SLOTS, and each `#` becomes a digit. The
+texts of evaluation.jsonl were written by hand and share nothing with this file; keep it so.
+"""
+
+import random
+import re
+
+from docrisk_attacks import EXFILTRATION, INJECTION, POISONING
+from docrisk_benign import DOMAINS, HARD_NEGATIVES, PERSONAL, SLOTS
+
+LABELS = ["benign", "prompt_injection", "data_poisoning", "exfiltration", "pii"]
+
+CHOICE = re.compile(r"\{([^{}]*)\}")
+SLOT = re.compile(r"<([a-z_]+)>")
+
+ONSETS = "b c d f g h j k l m n p r s t v w z br cr dr fl gr pl pr sh sl st th tr".split()
+NUCLEI = "a e i o u ai ea ee io ou".split()
+CODAS = ["", "", "n", "r", "s", "t", "l", "m", "nd", "st", "ck", "ng"]
+GLUE = "the a of and to in is was for on with that it by from at as his her their this which were has be".split()
+
+
+def expand(rng, template):
+    """One random text of a template."""
+    while True:
+        chosen = CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), template)
+        filled = SLOT.sub(lambda m: rng.choice(SLOTS.get(m.group(1), [m.group(0)])), chosen)
+        filled = re.sub(r"#+", lambda m: "".join(rng.choice("0123456789") for _ in m.group(0)), filled)
+        if filled == template:
+            return re.sub(r"[ ]+", " ", filled).strip()
+        template = filled
+
+
+def pseudo_word(rng):
+    parts = [rng.choice(ONSETS) + rng.choice(NUCLEI) + rng.choice(CODAS) for _ in range(rng.randint(1, 3))]
+    return "".join(parts)
+
+
+def pseudo_text(rng):
+    """Unknown words between common ones, so that what the model has never seen counts as benign."""
+    count = rng.randint(2, 60)
+    glue = rng.choice([0.0, 0.3, 0.5])
+    return " ".join(rng.choice(GLUE) if rng.random() < glue else pseudo_word(rng) for _ in range(count))
+
+
+def benign_text(rng):
+    """One to five sentences of one domain, sometimes cut into a fragment."""
+    domain = DOMAINS[rng.choice(sorted(DOMAINS))]
+    text = " ".join(expand(rng, rng.choice(domain)) for _ in range(rng.choice([1, 1, 2, 3, 4, 5])))
+    if rng.random() < 0.25:
+        parts = text.split(" ")
+        start = rng.randrange(len(parts))
+        text = " ".join(parts[start : start + rng.randint(1, 20)])
+    return text
+
+
+def hidden(rng, attack):
+    """An attack as it arrives: bare, or between neutral sentences, sometimes with words scrambled away."""
+    place = rng.random()
+    if place < 0.4:
+        return attack
+    before = benign_text(rng) if place < 0.8 else pseudo_text(rng)
+    before = " ".join(before.split(" ")[-rng.randint(3, 28) :])
+    after = " ".join(benign_text(rng).split(" ")[: rng.randint(0, 20)])
+    return f"{before} {attack} {after}".strip()
+
+
+def attack_text(rng, families):
+    family = families[rng.choice(sorted(families))]
+    return hidden(rng, expand(rng, rng.choice(family)))
+
+
+def pii_text(rng):
+    text = " ".join(expand(rng, rng.choice(PERSONAL)) for _ in range(rng.choice([1, 1, 2, 3])))
+    return text if rng.random() < 0.6 else f"{benign_text(rng)} {text}"
+
+
+def generate(seed, count):
+    """`count` pairs of text and label index; about six in ten are benign."""
+    rng = random.Random(seed)
+    makers = [
+        (30, 0, benign_text),
+        (20, 0, negative_text),
+        (12, 0, pseudo_text),
+        (14, 1, lambda r: attack_text(r, INJECTION)),
+        (9, 2, lambda r: attack_text(r, POISONING)),
+        (9, 3, lambda r: attack_text(r, EXFILTRATION)),
+        (6, 4, pii_text),
+    ]
+    weights = [weight for weight, _, _ in makers]
+    rows = []
+    for _ in range(count):
+        _, label, make = rng.choices(makers, weights)[0]
+        rows.append((make(rng), label))
+    return rows
+
+
+def negative_text(rng):
+    text = " ".join(expand(rng, rng.choice(HARD_NEGATIVES)) for _ in range(rng.choice([1, 1, 1, 2, 3])))
+    return text if rng.random() < 0.6 else f"{text} {benign_text(rng)}"

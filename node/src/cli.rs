@@ -1,0 +1,179 @@
+//! The command line: one binary, subcommands. This file lists them; each does its work in its own.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use client::{Client, Credential};
+
+pub mod config;
+pub mod demo;
+pub mod failure;
+pub mod launch;
+pub mod output;
+pub mod serve;
+
+mod cluster;
+mod completions;
+mod dev;
+mod init;
+mod input;
+mod job;
+mod key;
+mod model;
+mod scan;
+mod signals;
+mod tenant;
+
+use failure::{Exit, Failure};
+use output::{Format, Output};
+
+/// A document firewall as one binary: tenants, jobs, inference, usage, replicated.
+#[derive(Debug, Parser)]
+#[command(name = "skep", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// How results are printed [default: a table on a terminal, else JSON]
+    #[arg(short, long, global = true, env = "SKEP_OUTPUT", value_name = "FORMAT")]
+    output: Option<Format>,
+    /// A node to talk to; several, separated by commas, are tried in turn
+    #[arg(
+        long,
+        global = true,
+        env = "SKEP_NODE",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7700"
+    )]
+    node: Vec<String>,
+    /// A file that holds the key, `-` for stdin; without it the variable `SKEP_KEY` is used
+    #[arg(long, global = true, env = "SKEP_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// The tenant that an operator's key acts for
+    #[arg(long, global = true, env = "SKEP_TENANT", value_name = "ID")]
+    tenant: Option<String>,
+    /// Print results only
+    #[arg(short, long, global = true, env = "SKEP_QUIET")]
+    quiet: bool,
+    /// Say more on stderr
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a local cluster of real processes
+    Dev(dev::Args),
+    /// Run a node
+    Serve(serve::Args),
+    /// Make the first operator key, once, on the node's own machine
+    Init,
+    /// Scan files or stdin
+    Scan(scan::Args),
+    /// Submit jobs and read their results
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Manage tenants (operator)
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Manage keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Look at the cluster (operator)
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Judge the built-in model
+    #[command(subcommand)]
+    Model(model::Command),
+    /// Scripted proofs on a throw-away cluster
+    #[command(subcommand)]
+    Demo(demo::Command),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print a completion script
+    Completions(completions::Args),
+}
+
+/// What every command that talks to a cluster needs.
+pub(crate) struct Context {
+    global: Global,
+    output: Output,
+}
+
+/// Runs the command and reports how it ended.
+pub async fn run(cli: Cli) -> ExitCode {
+    let Global { output, quiet, verbose, .. } = cli.global;
+    let output = Output::new(output, quiet, verbose > 0);
+    let context = Context { global: cli.global, output };
+    match dispatch(cli.command, &context).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Dev(args) => dev::run(args, context.output).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::Init => init::run(context).await,
+        Command::Scan(args) => scan::run(args, context).await,
+        Command::Job(command) => job::run(command, context).await,
+        Command::Tenant(command) => tenant::run(command, context).await,
+        Command::Key(command) => key::run(command, context).await,
+        Command::Cluster(command) => cluster::run(command, context).await,
+        Command::Model(command) => model::run(command, context),
+        Command::Demo(command) => demo::run(command, context.output).await,
+        Command::Config(command) => config::run(command),
+        Command::Completions(args) => completions::run(&args, context.output),
+    }
+}
+
+impl Context {
+    /// A client with the key of the caller.
+    fn client(&self) -> Result<Client, Failure> {
+        let key = self.key()?.ok_or_else(|| {
+            Failure::new(Exit::Authentication, "no key is given")
+                .with_hint("give a key with SKEP_KEY or --key-file")
+        })?;
+        let client = Client::new(self.global.node.clone(), Credential::key(key))?;
+        match &self.global.tenant {
+            Some(tenant) => Ok(client.for_tenant(tenant)?),
+            None => Ok(client),
+        }
+    }
+
+    /// A client for the routes that take no key.
+    fn anonymous(&self) -> Result<Client, Failure> {
+        Ok(Client::new(self.global.node.clone(), Credential::none())?)
+    }
+
+    /// Never from the command line itself: every user of a machine can read that.
+    fn key(&self) -> Result<Option<String>, Failure> {
+        let text = match &self.global.key_file {
+            Some(path) => Some(read_key(path)?),
+            None => std::env::var("SKEP_KEY").ok(),
+        };
+        Ok(text.map(|text| text.trim().to_owned()).filter(|key| !key.is_empty()))
+    }
+}
+
+fn read_key(path: &Path) -> Result<String, Failure> {
+    let unreadable =
+        |error| Failure::new(Exit::Authentication, format!("key file {}: {error}", path.display()));
+    if path != Path::new("-") {
+        return fs::read_to_string(path).map_err(unreadable);
+    }
+    let mut text = String::new();
+    std::io::stdin().lock().take(1024).read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}

@@ -1,0 +1,200 @@
+//! The outermost layer: gives each request its id and trace, renders every problem, adds the headers
+//! that each response has, counts, and writes the one access line.
+//!
+//! Invariant: no response leaves without `X-Request-Id` and `traceparent`, and none with a status of
+//! 400 or more is anything else than problem+json, whoever made it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use tracing::{error, info};
+
+use super::error::{Code, Problem};
+use super::headers::{SKEP_NODE, Served, TRACEPARENT, Trace, X_REQUEST_ID};
+use super::health::Status;
+use super::metrics::Metrics;
+
+/// Route label of requests that no route took; never the raw path.
+const UNMATCHED: &str = "unmatched";
+const CLIENT_ID_CHARS_MAX: usize = 64;
+
+/// What the layer needs from the node.
+#[derive(Clone)]
+pub struct Edge {
+    /// Where requests are counted.
+    pub metrics: Arc<Metrics>,
+    /// Who we are and whether we are ready.
+    pub status: Arc<dyn Status>,
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edge").finish_non_exhaustive()
+    }
+}
+
+/// What a handler may want to know of its request; in the request's extensions.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// `req_…`, also in `X-Request-Id`.
+    pub request_id: Arc<str>,
+    /// The trace that this call belongs to.
+    pub trace: Trace,
+    /// When its head had arrived.
+    pub started: Instant,
+    tenant: Arc<OnceLock<String>>,
+}
+
+impl Context {
+    /// Names the tenant for the access line; the credential check calls it once.
+    pub fn set_tenant(&self, tenant: impl Into<String>) {
+        // A second name would be a second credential check; the first one stands.
+        let _ = self.tenant.set(tenant.into());
+    }
+}
+
+/// Completes a route table: fallbacks for unknown paths and methods, then the layer around it all.
+/// Call it last; routes that are added later have neither.
+pub fn complete(router: Router, edge: Edge) -> Router {
+    router
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(from_fn_with_state(edge, around))
+}
+
+/// A new request id: time-ordered, so that logs of several nodes sort.
+pub fn request_id() -> String {
+    format!("req_{}", base62(uuid::Uuid::now_v7().as_u128()))
+}
+
+async fn unknown_path(method: Method, request: Request) -> Response {
+    // `OPTIONS *` asks about the server, not about a path.
+    if method == Method::OPTIONS && request.uri().path() == "*" {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    Problem::not_found().into_response()
+}
+
+/// axum adds `Allow`, the methods with a handler, to whatever this returns, outside of our layer.
+async fn unknown_method(method: Method) -> Response {
+    match method {
+        Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        _ => Problem::new(Code::MethodNotAllowed).into_response(),
+    }
+}
+
+async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    let context = Context {
+        request_id: request_id().into(),
+        trace: Trace::read(request.headers()),
+        started: Instant::now(),
+        tenant: Arc::default(),
+    };
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let path = request.uri().path().to_owned();
+    let client_id = request.headers().get(X_REQUEST_ID).map(printable);
+    request.extensions_mut().insert(context.clone());
+
+    let active = edge.metrics.request_began();
+    // A panic is a defect, yet the client gets an answer in the usual shape.
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    drop(active);
+    let response = answer.unwrap_or_else(|_panic| {
+        error!(%method, route, request_id = %context.request_id, "handler panicked");
+        Problem::new(Code::Internal).into_response()
+    });
+    let mut response = rendered(response, &path, &context.request_id, &method);
+    decorate(&mut response, &edge, &context);
+
+    let took = context.started.elapsed();
+    edge.metrics.request_ended(&method, route, response.status(), took);
+    access_line(&method, route, response.status(), took, &context, client_id.as_deref());
+    response
+}
+
+/// Turns the mark that a handler left, or an answer that the framework made, into problem+json.
+fn rendered(mut response: Response, path: &str, request_id: &str, method: &Method) -> Response {
+    let problem = response.extensions_mut().remove::<Problem>();
+    let status = response.status();
+    let problem = match problem {
+        Some(problem) => problem,
+        None if status.is_client_error() || status.is_server_error() => {
+            Problem::new(Code::of_status(status))
+        }
+        None => return response,
+    };
+    let mut answer = problem.respond(path, request_id);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if method == Method::HEAD {
+        *answer.body_mut() = Body::empty();
+    }
+    answer
+}
+
+fn decorate(response: &mut Response, edge: &Edge, context: &Context) {
+    let served = response.extensions_mut().remove::<Served>().unwrap_or_default();
+    let headers = response.headers_mut();
+    served.write(headers);
+    if let Ok(id) = HeaderValue::from_str(&context.request_id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    headers.insert(TRACEPARENT, context.trace.header());
+    if let Some(node) = edge.status.node() {
+        headers.insert(SKEP_NODE, node);
+    }
+}
+
+fn access_line(
+    method: &Method,
+    route: &str,
+    status: StatusCode,
+    took: Duration,
+    context: &Context,
+    client_id: Option<&str>,
+) {
+    info!(
+        method = %printable_text(method.as_str()),
+        route,
+        status = status.as_u16(),
+        ms = took.as_millis() as u64,
+        request_id = %context.request_id,
+        trace_id = %context.trace.id(),
+        tenant = context.tenant.get().map(String::as_str),
+        client_request_id = client_id,
+        "request"
+    );
+}
+
+fn printable(value: &HeaderValue) -> String {
+    printable_text(&String::from_utf8_lossy(value.as_bytes()))
+}
+
+/// What a client sends reaches a log only without control characters and cut.
+fn printable_text(text: &str) -> String {
+    text.chars()
+        .take(CLIENT_ID_CHARS_MAX)
+        .map(|character| if character.is_ascii_graphic() { character } else { '.' })
+        .collect()
+}
+
+fn base62(mut number: u128) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    // 22 digits hold 128 bits; a fixed width keeps the order of time.
+    let mut text = [b'0'; 22];
+    for digit in text.iter_mut().rev() {
+        *digit = DIGITS[(number % 62) as usize];
+        number /= 62;
+    }
+    text.iter().copied().map(char::from).collect()
+}

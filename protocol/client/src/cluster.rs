@@ -1,0 +1,148 @@
+//! The cluster as operators see it: nodes, shards, join tokens, digests.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::lenient::{optional_text, text};
+use crate::{Answer, Call, Client, ClientError};
+
+/// The cluster in the eyes of the node asked.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct ClusterView {
+    pub cluster_id: String,
+    #[serde(default, deserialize_with = "optional_text")]
+    pub leader: Option<String>,
+    pub nodes: Vec<NodeView>,
+    pub shards: Vec<ShardView>,
+}
+
+impl ClusterView {
+    /// The fewest voters of any group; 0 when no group is known.
+    pub fn voters_min(&self) -> usize {
+        self.shards.iter().map(ShardView::voters).min().unwrap_or(0)
+    }
+}
+
+/// One node.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct NodeView {
+    #[serde(deserialize_with = "text")]
+    pub id: String,
+    #[serde(default)]
+    pub incarnation: Value,
+    #[serde(default)]
+    pub state: String,
+    #[serde(default)]
+    pub http: String,
+    #[serde(default)]
+    pub peer: String,
+    #[serde(default)]
+    pub version: String,
+    #[serde(default)]
+    pub pressure: Option<f64>,
+    #[serde(default)]
+    pub shards_led: Option<u64>,
+}
+
+/// One Raft group; shard 0 is the meta group.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct ShardView {
+    #[serde(deserialize_with = "text")]
+    pub id: String,
+    #[serde(default, deserialize_with = "optional_text")]
+    pub leader: Option<String>,
+    #[serde(default)]
+    pub replicas: Vec<ReplicaView>,
+    #[serde(default)]
+    pub epoch: Value,
+    #[serde(default)]
+    pub applied: Option<u64>,
+}
+
+impl ShardView {
+    /// How many of its replicas vote.
+    pub fn voters(&self) -> usize {
+        self.replicas.iter().filter(|replica| replica.role == "voter").count()
+    }
+}
+
+/// One replica of a group.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct ReplicaView {
+    #[serde(deserialize_with = "text")]
+    pub node: String,
+    #[serde(default)]
+    pub replica_id: Value,
+    /// `voter` or `learner`.
+    pub role: String,
+}
+
+/// A token with which one node may join.
+#[derive(Debug, Clone, Deserialize)]
+pub struct JoinToken {
+    pub token: String,
+    #[serde(default)]
+    pub expires_at: String,
+    #[serde(default)]
+    pub join: Value,
+}
+
+/// A digest marker in a shard's log.
+#[derive(Debug, Clone, Deserialize)]
+pub struct DigestMarker {
+    #[serde(deserialize_with = "text")]
+    pub shard: String,
+    pub applied: u64,
+}
+
+/// The digest of one replica's state.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Digest {
+    #[serde(deserialize_with = "text")]
+    pub shard: String,
+    pub applied: u64,
+    pub sha256: String,
+}
+
+#[derive(Deserialize)]
+struct AdminKey {
+    api_key: String,
+}
+
+impl Client {
+    /// Makes the first operator key: works once, and from the node's own machine only.
+    pub async fn init(&self) -> Result<Answer<String>, ClientError> {
+        let answer: Answer<AdminKey> = self.json(Call::post("/admin/v1/init")).await?;
+        Ok(answer.map(|admin| admin.api_key))
+    }
+
+    pub async fn cluster(&self) -> Result<Answer<ClusterView>, ClientError> {
+        self.json(Call::get("/admin/v1/cluster")).await
+    }
+
+    /// Makes a token with which one node may join within `ttl_s` seconds.
+    pub async fn create_join_token(&self, ttl_s: u32) -> Result<Answer<JoinToken>, ClientError> {
+        // A token made twice is one that expires unused.
+        let call =
+            Call::post("/admin/v1/join-tokens").json(&serde_json::json!({"ttl_s": ttl_s}))?;
+        self.json(call.harmless()).await
+    }
+
+    /// Commits a marker at which every replica of `shard` takes its digest.
+    pub async fn mark_digest(&self, shard: &str) -> Result<Answer<DigestMarker>, ClientError> {
+        self.json(digest_call(Call::post("/admin/v1/shards"), shard).harmless()).await
+    }
+
+    /// The digest of the asked node's own replica, at a marker or as it stands.
+    pub async fn digest(
+        &self,
+        shard: &str,
+        at: Option<u64>,
+    ) -> Result<Answer<Digest>, ClientError> {
+        self.json(digest_call(Call::get("/admin/v1/shards"), shard).query("at", at)).await
+    }
+}
+
+fn digest_call(call: Call, shard: &str) -> Call {
+    call.segment(shard).segment("digest")
+}

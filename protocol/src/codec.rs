@@ -1,0 +1,67 @@
+//! Bytes that are stored or sent between nodes: version, checksum, then the value.
+//!
+//! Layout: `version u8, crc32c u32 (little-endian, over version and body), body`. This file and
+//! [`v1`] are the only ones that name the serializer.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+mod v1;
+
+/// The version that is written.
+pub const VERSION: u8 = 1;
+/// The longest frame that is read or written. Content travels as blobs, so nothing is near it.
+pub const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+const HEADER_BYTES: usize = 5;
+
+/// Bytes that are not a value of the wanted type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    #[error("frame of {bytes} bytes is shorter than its header")]
+    Short { bytes: usize },
+    #[error("frame of {bytes} bytes is longer than {FRAME_BYTES_MAX}")]
+    TooLong { bytes: usize },
+    #[error("frame version {got} is newer than {VERSION}")]
+    Newer { got: u8 },
+    #[error("checksum does not match")]
+    Checksum,
+    #[error("not a value of this type: {0}")]
+    Shape(String),
+}
+
+/// The frame of a value.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut frame = vec![0; HEADER_BYTES];
+    frame[0] = VERSION;
+    v1::encode_into(value, &mut frame)?;
+    if frame.len() > FRAME_BYTES_MAX {
+        return Err(CodecError::TooLong { bytes: frame.len() });
+    }
+    let sum = checksum(&frame);
+    frame[1..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    Ok(frame)
+}
+
+/// The value of a frame. Never allocates more than the frame's own length promises.
+pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, CodecError> {
+    if frame.len() > FRAME_BYTES_MAX {
+        return Err(CodecError::TooLong { bytes: frame.len() });
+    }
+    let Some((header, body)) = frame.split_at_checked(HEADER_BYTES) else {
+        return Err(CodecError::Short { bytes: frame.len() });
+    };
+    if header[0] != VERSION {
+        return Err(CodecError::Newer { got: header[0] });
+    }
+    if checksum(frame).to_le_bytes() != header[1..] {
+        return Err(CodecError::Checksum);
+    }
+    v1::decode(body)
+}
+
+fn checksum(frame: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&frame[..1]), &frame[HEADER_BYTES..])
+}
+
+#[cfg(test)]
+mod tests;

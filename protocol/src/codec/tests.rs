@@ -1,0 +1,111 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::command::{Command, Entry, Proposal};
+use crate::id::{Digest, JobId, NodeId, TenantId};
+use crate::jobs::{self, Blob, TaskResult, Worker};
+use crate::keys::{NewKey, Scopes};
+use crate::nodes::{self, Registration};
+use crate::owner::{Epoch, OpenOwner};
+use crate::plans::{Overrides, Plan};
+use crate::{Name, Time, tenants, usage};
+
+fn entry(command: Command) -> Entry {
+    let proposal = Proposal { at: Time(1_795_219_200_123), once: None, command };
+    Entry { epoch: Epoch(7), proposals: vec![proposal] }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Bytes that released nodes have on disk. A line here is never changed, only added.
+#[test]
+fn golden_bytes_stay() {
+    let tenant = TenantId(0x0190_0000_0000_7000_8000_0000_0000_0001);
+    let digest = Digest([0xab; 32]);
+    let blob = Blob { sha256: digest, bytes: 300 };
+    let result = TaskResult { output: blob, done: 63, failed: 0, cached: 0, tokens: 1000 };
+    let key = NewKey {
+        name: Name::parse("first").unwrap(),
+        digest,
+        prefix: "sk_live_…abcd".to_owned(),
+        scopes: Scopes::all(),
+        expires_at: None,
+    };
+    let registration = Registration {
+        incarnation: 2,
+        http: "http://127.0.0.1:7700".to_owned(),
+        peer: "127.0.0.1:7800".to_owned(),
+        version: "0.0.0".to_owned(),
+    };
+    let create = tenants::Command::Create {
+        name: Name::parse("acme").unwrap(),
+        plan: Plan::Starter,
+        overrides: Overrides::default(),
+        domain: None,
+        region: None,
+        key,
+    };
+    let worker = Worker { node: NodeId(3), incarnation: 4 };
+    let commands = [
+        Command::OpenOwner(OpenOwner { node: NodeId(1), incarnation: 2, term: 3 }),
+        Command::Marker,
+        Command::Tenant(tenant, create),
+        Command::Usage(tenant, usage::Command::Scan { documents: 2, tokens: 40 }),
+        Command::Job(tenant, jobs::Command::Lease { job: JobId(9), task: 1, worker }),
+        Command::Job(
+            tenant,
+            jobs::Command::Complete { job: JobId(9), task: 1, attempt: 2, result },
+        ),
+        Command::Node(nodes::Command::Join { token: digest, registration }),
+    ];
+    let written: Vec<String> =
+        commands.into_iter().map(|command| hex(&encode(&entry(command)).unwrap())).collect();
+    let golden: Vec<&str> = include_str!("golden.txt").lines().collect();
+    assert_eq!(written, golden);
+    for line in golden {
+        let bytes: Vec<u8> = (0..line.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&line[i..i + 2], 16).unwrap())
+            .collect();
+        let read: Entry = decode(&bytes).unwrap();
+        assert_eq!(hex(&encode(&read).unwrap()), line);
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_refused() {
+    let frame = encode(&entry(Command::Marker)).unwrap();
+    for bit in 0..frame.len() * 8 {
+        let mut damaged = frame.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(decode::<Entry>(&damaged).is_err(), "bit {bit}");
+    }
+    for len in 0..frame.len() {
+        assert!(decode::<Entry>(&frame[..len]).is_err(), "length {len}");
+    }
+}
+
+#[test]
+fn a_length_that_lies_allocates_nothing() {
+    // A vector of 2^60 elements, with a good checksum.
+    let mut frame = vec![VERSION, 0, 0, 0, 0, 0xfd];
+    frame.extend_from_slice(&(1u64 << 60).to_le_bytes());
+    let sum = checksum(&frame);
+    frame[1..5].copy_from_slice(&sum.to_le_bytes());
+    assert!(matches!(decode::<Vec<u64>>(&frame), Err(CodecError::Shape(_))));
+}
+
+proptest! {
+    #[test]
+    fn nonsense_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut frame = bytes;
+        if frame.len() >= 5 {
+            frame[0] = VERSION;
+            let sum = checksum(&frame);
+            frame[1..5].copy_from_slice(&sum.to_le_bytes());
+        }
+        let _: Result<Entry, _> = decode(&frame);
+    }
+}

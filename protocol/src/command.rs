@@ -1,0 +1,183 @@
+//! Everything that is replicated: entries of proposals, and what comes of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::idempotency::Once;
+use crate::keys::{Key, Scope};
+use crate::nodes::Node;
+use crate::owner::{Epoch, OpenOwner, Owner};
+use crate::tenants::Tenant;
+use crate::{KeyId, ReplicaId, TenantId, Time, jobs, keys, nodes, tenants, usage};
+
+/// Commands in one entry, at most.
+pub const PROPOSALS_MAX: usize = 256;
+/// Bytes of one entry, about; a single larger command still travels alone.
+pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
+
+/// One entry of a group's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The ownership under which the proposals were made.
+    pub epoch: Epoch,
+    pub proposals: Vec<Proposal>,
+}
+
+/// A command with the moment it was made at, by the owner's shard time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    pub at: Time,
+    pub once: Option<Once>,
+    pub command: Command,
+}
+
+/// What is asked. A variant, once released, is never reordered, renamed or removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    OpenOwner(OpenOwner),
+    /// Nothing changes; the digest of the state is taken here.
+    Marker,
+    Tenant(TenantId, tenants::Command),
+    Key(TenantId, keys::Command),
+    Usage(TenantId, usage::Command),
+    Job(TenantId, jobs::Command),
+    Node(nodes::Command),
+}
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Opened(Owner),
+    Marked,
+    Tenant(Box<Tenant>),
+    /// A tenant with the first key that was made for it.
+    TenantCreated(Box<Tenant>, Box<Key>),
+    TenantDeleted,
+    Key(Box<Key>),
+    KeyRevoked(KeyId),
+    /// Admitted and metered.
+    Scanned,
+    Job(Box<jobs::Job>),
+    Leased(jobs::Assignment),
+    /// The result stands; the state of its job after it.
+    Completed {
+        status: jobs::Status,
+        counts: jobs::Counts,
+    },
+    Node(Box<Node>),
+    /// A node that joined, and its replica of the meta group.
+    Joined {
+        node: Box<Node>,
+        replica: ReplicaId,
+    },
+    Replica(ReplicaId),
+    Done,
+}
+
+/// The domain declined; nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    #[error("not found")]
+    NotFound,
+    #[error("already exists")]
+    Exists,
+    #[error("made under epoch {got}, the owner's is {now}")]
+    StaleOwner { got: u64, now: u64 },
+    #[error("attempt {got} of the task is stale, the newest is {newest}")]
+    StaleAttempt { got: u32, newest: u32 },
+    #[error("the task already has a result")]
+    TaskDone,
+    #[error("the job is {}", .0.name())]
+    JobEnded(jobs::Status),
+    #[error("scope {} is missing", .0.name())]
+    ScopeMissing(Scope),
+    #[error("a key cannot give scopes that it does not have")]
+    ScopesExceeded,
+    #[error("the tenant is suspended")]
+    TenantSuspended,
+    #[error("the trial has ended")]
+    TrialExpired,
+    #[error("the Idempotency-Key was used with another request")]
+    IdempotencyMismatch,
+    #[error("version is {now}, not {wanted}")]
+    VersionMismatch { wanted: u64, now: u64 },
+    #[error("{policy}: {used} of {limit} are used, {wanted} more do not fit")]
+    Quota { policy: Policy, limit: u64, used: u64, wanted: u64, resets_at: Time },
+    #[error("{policy}: more than {limit} per second")]
+    Rate { policy: Policy, limit: u64, remaining: u64, retry_after_ms: u64 },
+    #[error("backlog is full: {waiting} of {limit} documents are waiting")]
+    BacklogFull { waiting: u64, limit: u64 },
+    #[error("{what}: {got} is more than {limit}")]
+    TooMany { what: What, got: u64, limit: u64 },
+    #[error("the join token is not valid")]
+    BadToken,
+    #[error("the cluster already has an operator key")]
+    Initialised,
+}
+
+/// A limit by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Policy {
+    Rate,
+    KeyRate,
+    PerMonth,
+}
+
+impl Policy {
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::KeyRate => "key_rate",
+            Self::PerMonth => "per_month",
+        }
+    }
+}
+
+impl std::fmt::Display for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Things that are counted against a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    Documents,
+    Keys,
+    Nodes,
+    Tokens,
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Documents => "documents",
+            Self::Keys => "keys",
+            Self::Nodes => "nodes",
+            Self::Tokens => "tokens",
+        })
+    }
+}
+
+/// What became of one proposal.
+pub type Outcome = Result<Reply, Refusal>;
+
+/// An outcome and where it is in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    pub index: u64,
+    pub outcome: Outcome,
+    /// This is the outcome of an earlier request with the same Idempotency-Key; with it comes what
+    /// was sealed then.
+    pub replayed: Option<Option<Vec<u8>>>,
+}
+
+/// What the world should do now. Performed by the owner only; twice must be harmless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// There are tasks to lease.
+    Dispatch,
+    /// A tenant's keys or limits changed.
+    Forget(TenantId),
+}

@@ -1,0 +1,179 @@
+//! Jobs: documents cut into tasks, leased to nodes, with exactly one result in effect for each.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, JobId, NodeId, TenantId, Time};
+
+/// Documents in one task, at most.
+pub const TASK_DOCUMENTS_MAX: u32 = 256;
+/// Documents in one job, whatever the plan says.
+pub const JOB_DOCUMENTS_MAX: u32 = 10_000;
+/// A task that was leased this often without a result fails its job.
+pub const TASK_ATTEMPTS_MAX: u32 = 10;
+
+/// Bytes in the blob store, named by what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    pub sha256: Digest,
+    pub bytes: u64,
+}
+
+/// How urgent a job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
+    Urgent,
+}
+
+impl Priority {
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
+
+    /// The priority of a name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Low, Self::Normal, Self::High, Self::Urgent]
+            .into_iter()
+            .find(|priority| priority.name() == name)
+    }
+}
+
+/// Where a job stands. The last two are terminal and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    Queued,
+    Running,
+    Completed,
+    Failed,
+}
+
+impl Status {
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed)
+    }
+}
+
+/// Documents by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub total: u32,
+    pub done: u32,
+    pub failed: u32,
+    pub cached: u32,
+}
+
+/// A part of a job as it is submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The documents.
+    pub input: Blob,
+    pub documents: u32,
+}
+
+/// Who runs a task: a node in one of its lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Worker {
+    pub node: NodeId,
+    pub incarnation: u64,
+}
+
+/// What a finished task says of its documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// One record per document, in order.
+    pub output: Blob,
+    pub done: u32,
+    pub failed: u32,
+    pub cached: u32,
+    /// Words of the documents that are done.
+    pub tokens: u64,
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskState {
+    Queued,
+    Leased(Worker),
+    Done(TaskResult),
+    /// Leased [`TASK_ATTEMPTS_MAX`] times in vain.
+    Failed,
+}
+
+/// A task as its shard keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    pub input: Blob,
+    pub documents: u32,
+    /// Leases given so far; the number of the newest is its fencing number.
+    pub attempt: u32,
+    pub state: TaskState,
+}
+
+/// A job as its shard keeps it: O(tasks), never O(documents).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    pub id: JobId,
+    pub priority: Priority,
+    pub status: Status,
+    pub created_at: Time,
+    pub updated_at: Time,
+    pub counts: Counts,
+    pub tasks: Vec<Task>,
+}
+
+impl Job {
+    /// Share of documents that are done or failed, 0..=1.
+    #[must_use]
+    pub fn progress(&self) -> f64 {
+        match self.counts.total {
+            0 => 1.0,
+            total => f64::from(self.counts.done + self.counts.failed) / f64::from(total),
+        }
+    }
+}
+
+/// What is asked of jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The inputs are already blobs on a quorum of the shard's replicas.
+    Submit { id: JobId, priority: Priority, tasks: Vec<TaskSpec> },
+    /// Gives a task to a worker under the next fencing number, whoever had it before.
+    Lease { job: JobId, task: u32, worker: Worker },
+    /// The result of an attempt; refused unless it is the newest.
+    Complete { job: JobId, task: u32, attempt: u32, result: TaskResult },
+}
+
+/// One leased task, all that a worker needs to run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub tenant: TenantId,
+    pub job: JobId,
+    pub task: u32,
+    pub attempt: u32,
+    pub input: Blob,
+    pub documents: u32,
+}

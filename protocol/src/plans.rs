@@ -1,0 +1,140 @@
+//! Plans and limits as data.
+
+use serde::{Deserialize, Serialize};
+
+/// The plans that are shipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Plan {
+    Trial,
+    Starter,
+    Professional,
+    Enterprise,
+}
+
+/// A tenant on the trial plan is refused after this long.
+pub const TRIAL_MS: u64 = 14 * 24 * 60 * 60 * 1000;
+/// A month without an own limit holds this many units: none.
+const UNLIMITED: Option<u64> = None;
+
+/// One limit as an override: left to the plan, unlimited, or a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Override {
+    #[default]
+    Plan,
+    Unlimited,
+    Limit(u64),
+}
+
+impl Override {
+    fn over(self, plan: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Plan => plan,
+            Self::Unlimited => None,
+            Self::Limit(limit) => Some(limit),
+        }
+    }
+}
+
+/// What a tenant's limits say beside its plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    pub rate: Override,
+    pub burst: Override,
+    pub key_rate: Override,
+    pub key_burst: Override,
+    pub per_month: Override,
+    pub max_documents: Override,
+    pub max_bytes: Override,
+    pub max_backlog: Override,
+}
+
+/// The limits in force. `None` is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Requests per second of the tenant.
+    pub rate: Option<u64>,
+    pub burst: Option<u64>,
+    /// Requests per second of one key.
+    pub key_rate: Option<u64>,
+    pub key_burst: Option<u64>,
+    /// Units (documents) per calendar month, UTC.
+    pub per_month: Option<u64>,
+    /// Documents in one job.
+    pub max_documents: Option<u64>,
+    /// Bytes in one request's body.
+    pub max_bytes: Option<u64>,
+    /// Documents waiting in all of the tenant's jobs.
+    pub max_backlog: Option<u64>,
+}
+
+impl Plan {
+    /// Every plan, smallest first.
+    pub const ALL: [Self; 4] = [Self::Trial, Self::Starter, Self::Professional, Self::Enterprise];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Starter => "starter",
+            Self::Professional => "professional",
+            Self::Enterprise => "enterprise",
+        }
+    }
+
+    /// The plan of a name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|plan| plan.name() == name)
+    }
+
+    /// Price of one unit in millionths of a US dollar.
+    #[must_use]
+    pub fn unit_price_micros(self) -> u64 {
+        match self {
+            Self::Trial => 0,
+            Self::Starter => 10_000,
+            Self::Professional => 5_000,
+            Self::Enterprise => 2_000,
+        }
+    }
+
+    /// The limits of the plan, before overrides.
+    #[must_use]
+    pub fn limits(self) -> Limits {
+        let per_month = match self {
+            Self::Trial => Some(1_000),
+            Self::Starter => Some(10_000),
+            Self::Professional => Some(100_000),
+            Self::Enterprise => UNLIMITED,
+        };
+        Limits {
+            rate: Some(100),
+            burst: Some(200),
+            key_rate: Some(50),
+            key_burst: Some(100),
+            per_month,
+            max_documents: Some(10_000),
+            max_bytes: None,
+            max_backlog: Some(1_000_000),
+        }
+    }
+}
+
+impl Overrides {
+    /// The limits in force on a plan.
+    #[must_use]
+    pub fn over(&self, plan: Plan) -> Limits {
+        let limits = plan.limits();
+        Limits {
+            rate: self.rate.over(limits.rate),
+            burst: self.burst.over(limits.burst),
+            key_rate: self.key_rate.over(limits.key_rate),
+            key_burst: self.key_burst.over(limits.key_burst),
+            per_month: self.per_month.over(limits.per_month),
+            max_documents: self.max_documents.over(limits.max_documents),
+            max_bytes: self.max_bytes.over(limits.max_bytes),
+            max_backlog: self.max_backlog.over(limits.max_backlog),
+        }
+    }
+}

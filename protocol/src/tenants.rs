@@ -1,0 +1,112 @@
+//! Tenants: who pays, on which plan, in which state.
+
+use serde::{Deserialize, Serialize};
+
+use crate::keys::NewKey;
+use crate::plans::{Limits, Overrides, Plan};
+use crate::{Name, TenantId, Time};
+
+/// A tenant as its shard keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub name: Name,
+    pub plan: Plan,
+    pub overrides: Overrides,
+    pub domain: Option<Name>,
+    pub region: Option<Name>,
+    pub suspended: bool,
+    pub created_at: Time,
+    pub updated_at: Time,
+    /// End of the trial; `None` on a paid plan.
+    pub trial_ends_at: Option<Time>,
+    /// Counts changes from 1; the entity tag.
+    pub version: u64,
+}
+
+/// What a tenant's keys may do at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    Trial,
+    Active,
+    Suspended,
+    /// The trial is over and no plan was bought.
+    Expired,
+}
+
+impl Tenant {
+    /// The state at `now`, which is shard time.
+    #[must_use]
+    pub fn status(&self, now: Time) -> Status {
+        match self.trial_ends_at {
+            _ if self.suspended => Status::Suspended,
+            Some(end) if now >= end => Status::Expired,
+            Some(_) => Status::Trial,
+            None => Status::Active,
+        }
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.overrides.over(self.plan)
+    }
+}
+
+impl Status {
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A field of a partial update.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change<T> {
+    #[default]
+    Keep,
+    Set(T),
+}
+
+impl<T> Change<T> {
+    /// Puts the new value in place, if there is one.
+    pub fn apply(self, place: &mut T) {
+        if let Self::Set(value) = self {
+            *place = value;
+        }
+    }
+}
+
+/// What an operator asks of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes the tenant and its first key in one step.
+    Create {
+        name: Name,
+        plan: Plan,
+        overrides: Overrides,
+        domain: Option<Name>,
+        region: Option<Name>,
+        key: NewKey,
+    },
+    Update {
+        name: Change<Name>,
+        domain: Change<Option<Name>>,
+        region: Change<Option<Name>>,
+        if_version: Option<u64>,
+    },
+    SetPlan {
+        plan: Plan,
+        overrides: Option<Overrides>,
+    },
+    Suspend,
+    Resume,
+    /// The tenant, its keys and its jobs are gone.
+    Delete,
+}

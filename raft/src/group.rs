@@ -1,0 +1,317 @@
+//! One group on this node: the handle that actors propose and read through.
+
+use std::sync::{Arc, RwLockReadGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::ReadPolicy;
+use protocol::owner::{Epoch, OpenOwner, Owner};
+use protocol::{
+    Applied, Command, Effect, Entry, GroupId, NodeId, Proposal, ReplicaId, Reply, codec,
+};
+use tokio::sync::{broadcast, watch};
+use tracing::{debug, info};
+
+use crate::apply::Shared;
+use crate::machine::Machine;
+use crate::proposer::{self, Proposer};
+use crate::types::{Payload, Raft};
+
+/// How long an exact read may take to hear from a quorum.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why there is no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Nothing was changed.
+    #[error("this node does not lead group {group}")]
+    NotLeader { group: GroupId, leader: Option<NodeId> },
+    /// Nothing was changed.
+    #[error("too many proposals wait for group {group}")]
+    Overloaded { group: GroupId },
+    /// Nothing was changed.
+    #[error("the proposal of {bytes} bytes is too large")]
+    TooLarge { bytes: usize },
+    /// It may have been carried out, or may yet be. Do not repeat it without its idempotency key.
+    #[error("the outcome in group {group} is unknown")]
+    Unknown { group: GroupId },
+}
+
+/// Why there is no exact view.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("this node does not lead group {group}")]
+    NotLeader { group: GroupId, leader: Option<NodeId> },
+    #[error("no quorum of group {group} answered")]
+    NoQuorum { group: GroupId },
+}
+
+/// What this node knows of a group's leadership.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: Option<NodeId>,
+    /// Set while this node leads and its ownership is open.
+    pub owned: Option<Owner>,
+}
+
+/// A replica as its group's membership has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    pub replica: ReplicaId,
+    pub node: NodeId,
+    pub voter: bool,
+    /// Entries behind the leader; known on the leader only.
+    pub lag: Option<u64>,
+}
+
+/// A group that has a replica here. Clones are the same replica.
+#[derive(Clone, Debug)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) id: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) raft: Raft,
+    pub(crate) shared: Shared,
+    proposer: Proposer,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "group {} replica {}", self.id, self.replica)
+    }
+}
+
+/// This process, as ownership entries name it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: u64,
+}
+
+impl Group {
+    /// Must be called on the runtime that the group is to live on.
+    pub(crate) fn start(
+        id: GroupId,
+        replica: ReplicaId,
+        life: Life,
+        raft: Raft,
+        shared: Shared,
+    ) -> Self {
+        let (published, leadership) = watch::channel(Leadership::default());
+        let proposer = proposer::start(id, raft.clone());
+        tokio::spawn(watch_leadership(id, life, raft.clone(), shared.clone(), published));
+        Self { inner: Arc::new(Inner { id, replica, raft, shared, proposer, leadership }) }
+    }
+
+    /// The group's number.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.inner.id
+    }
+
+    /// The replica on this node.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.inner.replica
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    /// Leader and ownership, as they change.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Effects of applied entries, on every replica; only the owner performs them. A receiver that
+    /// lags has to look at the state.
+    #[must_use]
+    pub fn effects(&self) -> broadcast::Receiver<Effect> {
+        self.inner.shared.effects()
+    }
+
+    /// Replicates a command under an ownership and waits until it is applied.
+    pub async fn propose(&self, epoch: Epoch, proposal: Proposal) -> Result<Applied, ProposeError> {
+        self.inner.proposer.propose(epoch, proposal).await
+    }
+
+    /// The state with every write that was acknowledged before this call began (`ReadIndex`).
+    pub async fn read(&self) -> Result<RwLockReadGuard<'_, Machine>, ReadError> {
+        self.confirm().await?;
+        Ok(self.view())
+    }
+
+    /// Waits until this replica, which must lead, has applied every acknowledged write.
+    pub async fn confirm(&self) -> Result<(), ReadError> {
+        let group = self.inner.id;
+        let read = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(READ_TIMEOUT, read).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) if error.forward_to_leader().is_some() => {
+                Err(ReadError::NotLeader { group, leader: self.leader() })
+            }
+            Ok(Err(_)) | Err(_) => Err(ReadError::NoQuorum { group }),
+        }
+    }
+
+    /// The state as this replica has it, which may be old.
+    #[must_use]
+    pub fn view(&self) -> RwLockReadGuard<'_, Machine> {
+        self.inner.shared.view()
+    }
+
+    /// The node that leads, as far as this one knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.inner.leadership.borrow().leader
+    }
+
+    /// Index of the last applied entry.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.inner.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index)
+    }
+
+    /// Index up to which this replica knows the log to be committed.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.inner.raft.metrics().borrow_watched().local_committed.map_or(0, |id| id.index)
+    }
+
+    /// Waits until entry `index` is applied here.
+    pub async fn wait_applied(&self, index: u64, timeout: Duration) -> bool {
+        let mut metrics = self.inner.raft.metrics();
+        let applied = async {
+            while metrics.borrow_and_update().last_applied.is_none_or(|id| id.index < index) {
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(timeout, applied).await.unwrap_or(false)
+    }
+
+    /// The replicas of the effective membership.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberView> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let lag = |replica: u64| {
+            let matched = metrics.replication.as_ref()?.get(&replica)?;
+            Some(last.saturating_sub(matched.map_or(0, |id| id.index)))
+        };
+        let view = |(&replica, member): (&u64, &crate::types::Member)| MemberView {
+            replica: ReplicaId(replica),
+            node: member.node,
+            voter: voters.contains(&replica),
+            lag: lag(replica),
+        };
+        membership.nodes().map(view).collect()
+    }
+
+    /// Whether the last membership change is committed and not joint.
+    #[must_use]
+    pub(crate) fn is_settled(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let effective = &metrics.membership_config;
+        metrics.committed_membership_config.log_id() == effective.log_id()
+            && effective.membership().get_joint_config().len() == 1
+    }
+
+    /// Hands leadership to a replica that has caught up.
+    pub async fn transfer(&self, to: ReplicaId) {
+        if let Err(error) = self.inner.raft.trigger().transfer_leader(to.0).await {
+            debug!(group = %self.inner.id, %error, "leadership not transferred");
+        }
+    }
+}
+
+/// Follows elections; opens the ownership when this node has won one.
+async fn watch_leadership(
+    group: GroupId,
+    life: Life,
+    raft: Raft,
+    shared: Shared,
+    published: watch::Sender<Leadership>,
+) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        let (leads, term, leader) = {
+            let metrics = metrics.borrow_and_update();
+            let leader = metrics.current_leader.and_then(|replica| {
+                metrics.membership_config.membership().get_node(&replica).map(|at| at.node)
+            });
+            let leads = metrics.state == ServerState::Leader;
+            (leads, metrics.vote.leader_id.term, leader)
+        };
+        let open = published.borrow().owned.filter(|owner| leads && owner.term == term);
+        publish(&published, Leadership { leader, owned: open });
+        if leads && open.is_none() {
+            if let Some(owner) = open_owner(life, term, &raft, &shared).await {
+                info!(%group, term, epoch = owner.epoch.0, "ownership opened");
+                publish(&published, Leadership { leader: Some(life.node), owned: Some(owner) });
+            }
+            // Leadership may have been lost meanwhile: look again before waiting.
+            if raft.server_metrics().borrow_watched().vote.leader_id.term == term
+                && published.borrow().owned.is_none()
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            if published.borrow().owned.is_none() {
+                continue;
+            }
+        }
+        if metrics.changed().await.is_err() {
+            publish(&published, Leadership::default());
+            return;
+        }
+    }
+}
+
+fn publish(published: &watch::Sender<Leadership>, now: Leadership) {
+    published.send_if_modified(|seen| {
+        let changed = *seen != now;
+        *seen = now;
+        changed
+    });
+}
+
+async fn open_owner(life: Life, term: u64, raft: &Raft, shared: &Shared) -> Option<Owner> {
+    let open = OpenOwner { node: life.node, incarnation: life.incarnation, term };
+    let at = shared.view().time;
+    let proposal = Proposal { at, once: None, command: Command::OpenOwner(open) };
+    let entry = Entry { epoch: Epoch::default(), proposals: vec![proposal] };
+    let payload = Payload(Bytes::from(codec::encode(&entry).ok()?));
+    match raft.client_write(payload).await {
+        Ok(response) => {
+            let applied = response.data.applied.into_iter().next()?;
+            match applied.outcome {
+                Ok(Reply::Opened(owner)) => Some(owner),
+                Ok(_) | Err(_) => None,
+            }
+        }
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => None,
+        Err(error) => {
+            debug!(%error, "ownership not opened");
+            None
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What is true: the log of the node, its Raft groups, and the pure machine that they replicate.
+//!
+//! openraft is named in this crate and nowhere else; its generics in [`types`] only.
+
+pub mod apply;
+pub mod group;
+mod log;
+pub mod machine;
+pub mod members;
+pub mod network;
+pub mod node;
+pub mod placement;
+mod proposer;
+pub mod types;
+pub mod wal;
+
+pub use group::{Group, Leadership, ProposeError, ReadError};
+pub use node::Host;

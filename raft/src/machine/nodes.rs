@@ -1,0 +1,143 @@
+//! The cluster map. Invariant: node and replica ids are given once.
+
+use protocol::command::What;
+use protocol::nodes::{
+    Command, Map, NODES_MAX, Node, OPERATORS_MAX, Placement, Registration, SHARDS, Secrets,
+    TOKENS_MAX, Token,
+};
+use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, Reply, Time};
+
+use super::rows::Hasher;
+
+/// The map; empty in every group but the meta group.
+#[derive(Debug, Clone, Default)]
+pub struct Book {
+    map: Option<Map>,
+}
+
+impl Book {
+    /// The map, once the cluster is bootstrapped.
+    #[must_use]
+    pub fn map(&self) -> Option<&Map> {
+        self.map.as_ref()
+    }
+
+    pub(super) fn digest(&self, hasher: &mut Hasher) {
+        hasher.row(&self.map);
+    }
+}
+
+pub(super) fn apply(book: &mut Book, now: Time, command: Command) -> Outcome {
+    let map = match command {
+        Command::Bootstrap { cluster, secrets, registration } => {
+            return bootstrap(book, now, cluster, secrets, registration);
+        }
+        _ => book.map.as_mut().ok_or(Refusal::NotFound)?,
+    };
+    match command {
+        Command::Bootstrap { .. } => unreachable!("handled above"),
+        Command::Init { key } => {
+            if !map.operators.is_empty() {
+                return Err(Refusal::Initialised);
+            }
+            debug_assert!(map.operators.len() < OPERATORS_MAX);
+            map.operators.insert(key, now);
+            Ok(Reply::Done)
+        }
+        Command::IssueToken { token, expires_at } => issue(map, now, token, expires_at),
+        Command::Join { token, registration } => join(map, now, token, registration),
+        Command::Register { node, registration } => register(map, node, registration),
+        Command::AddReplica { group, node } => add_replica(map, group, node),
+        Command::Prefer { group, node } => {
+            let placement = map.groups.get_mut(&group).ok_or(Refusal::NotFound)?;
+            placement.preferred = node;
+            placement.epoch += 1;
+            Ok(Reply::Done)
+        }
+    }
+}
+
+fn bootstrap(
+    book: &mut Book,
+    now: Time,
+    cluster: ClusterId,
+    secrets: Secrets,
+    registration: Registration,
+) -> Outcome {
+    if book.map.is_some() {
+        return Err(Refusal::Exists);
+    }
+    let id = NodeId(1);
+    let node = Node { id, registration, joined_at: now };
+    let alone = |group: u32| {
+        let replicas = [(ReplicaId(u64::from(group) + 1), id)].into();
+        (GroupId(group), Placement { replicas, preferred: id, epoch: 1 })
+    };
+    book.map = Some(Map {
+        cluster,
+        secrets,
+        nodes: [(id, node.clone())].into(),
+        groups: (0..=SHARDS).map(alone).collect(),
+        tokens: std::collections::BTreeMap::new(),
+        operators: std::collections::BTreeMap::new(),
+        next_node: 2,
+        next_replica: u64::from(SHARDS) + 2,
+    });
+    Ok(Reply::Node(Box::new(node)))
+}
+
+fn issue(map: &mut Map, now: Time, token: Digest, expires_at: Time) -> Outcome {
+    map.tokens.retain(|_, token| now < token.expires_at);
+    if map.tokens.len() >= TOKENS_MAX {
+        let got = map.tokens.len() as u64 + 1;
+        return Err(Refusal::TooMany { what: What::Tokens, got, limit: TOKENS_MAX as u64 });
+    }
+    map.tokens.insert(token, Token { expires_at });
+    Ok(Reply::Done)
+}
+
+fn join(map: &mut Map, now: Time, token: Digest, registration: Registration) -> Outcome {
+    let valid = map.tokens.get(&token).is_some_and(|token| now < token.expires_at);
+    if !valid {
+        return Err(Refusal::BadToken);
+    }
+    if map.nodes.len() >= NODES_MAX {
+        let got = map.nodes.len() as u64 + 1;
+        return Err(Refusal::TooMany { what: What::Nodes, got, limit: NODES_MAX as u64 });
+    }
+    map.tokens.remove(&token);
+    let id = NodeId(map.next_node);
+    map.next_node += 1;
+    let node = Node { id, registration, joined_at: now };
+    map.nodes.insert(id, node.clone());
+    let replica = host(map, GroupId::META, id);
+    Ok(Reply::Joined { node: Box::new(node), replica })
+}
+
+fn register(map: &mut Map, id: NodeId, registration: Registration) -> Outcome {
+    let node = map.nodes.get_mut(&id).ok_or(Refusal::NotFound)?;
+    if registration.incarnation < node.registration.incarnation {
+        return Err(Refusal::Exists);
+    }
+    node.registration = registration;
+    Ok(Reply::Node(Box::new(node.clone())))
+}
+
+fn add_replica(map: &mut Map, group: GroupId, node: NodeId) -> Outcome {
+    if !map.nodes.contains_key(&node) || !map.groups.contains_key(&group) {
+        return Err(Refusal::NotFound);
+    }
+    if map.replica_on(group, node).is_some() {
+        return Err(Refusal::Exists);
+    }
+    Ok(Reply::Replica(host(map, group, node)))
+}
+
+fn host(map: &mut Map, group: GroupId, node: NodeId) -> ReplicaId {
+    let replica = ReplicaId(map.next_replica);
+    map.next_replica += 1;
+    let placement = map.groups.entry(group).or_default();
+    placement.replicas.insert(replica, node);
+    placement.epoch += 1;
+    replica
+}

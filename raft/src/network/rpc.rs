@@ -1,0 +1,126 @@
+//! openraft's side of the connections.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse};
+use protocol::{GroupId, NodeId, codec};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{CallError, Class, Kind, Peers};
+use crate::types::{
+    AppendRequest, AppendResponse, Member, RpcError, Snapshot, SnapshotData, TypeConfig, Vote,
+    VoteRequest, VoteResponse,
+};
+
+/// Makes clients to the other replicas of one group.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    peers: Arc<Peers>,
+    group: GroupId,
+}
+
+impl Network {
+    pub(crate) fn new(peers: Arc<Peers>, group: GroupId) -> Self {
+        Self { peers, group }
+    }
+}
+
+/// A client to one replica.
+#[derive(Debug)]
+pub(crate) struct Client {
+    peers: Arc<Peers>,
+    group: GroupId,
+    node: NodeId,
+    /// Of its appends: heartbeats have a connection of their own.
+    class: Class,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, _target: u64, member: &Member) -> Client {
+        let peers = Arc::clone(&self.peers);
+        Client { peers, group: self.group, node: member.node, class: Class::Log }
+    }
+
+    async fn new_heartbeat_client(&mut self, _target: u64, member: &Member) -> Client {
+        let peers = Arc::clone(&self.peers);
+        Client { peers, group: self.group, node: member.node, class: Class::Control }
+    }
+}
+
+impl Client {
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        class: Class,
+        kind: Kind,
+        request: &Q,
+        timeout: Duration,
+    ) -> Result<A, RpcError> {
+        let body =
+            codec::encode(request).map_err(|error| RpcError::Network(NetworkError::new(&error)))?;
+        let body = Bytes::from(body);
+        match self.peers.call(self.node, class, kind, self.group, body, timeout).await {
+            Ok(answer) => {
+                codec::decode(&answer).map_err(|error| RpcError::Network(NetworkError::new(&error)))
+            }
+            Err(error @ CallError::Unreachable { .. }) => {
+                Err(RpcError::Unreachable(Unreachable::new(&error)))
+            }
+            Err(error) => Err(RpcError::Network(NetworkError::new(&error))),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendRequest,
+        option: RPCOption,
+    ) -> Result<AppendResponse, RpcError> {
+        self.call(self.class, Kind::Append, &request, option.hard_ttl()).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest,
+        option: RPCOption,
+    ) -> Result<VoteResponse, RpcError> {
+        self.call(Class::Control, Kind::Vote, &request, option.hard_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest,
+        option: RPCOption,
+    ) -> Result<VoteResponse, RpcError> {
+        self.call(Class::Control, Kind::PreVote, &request, option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        _snapshot: Snapshot,
+        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let error = std::io::Error::new(std::io::ErrorKind::Unsupported, "the log is never purged");
+        Err(StreamingError::Unreachable(Unreachable::new(&error)))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        self.call(Class::Control, Kind::TransferLeader, &request, option.hard_ttl()).await
+    }
+}

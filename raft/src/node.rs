@@ -1,0 +1,447 @@
+//! All groups of one process: open what the log knows, host what the cluster map says.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{Config, SnapshotPolicy};
+use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
+use protocol::{Applied, Command, GroupId, NodeId, Proposal, ReplicaId, Reply, Time, codec};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::apply::{Applier, Shared};
+use crate::group::{Group, Life, ProposeError, ReadError};
+use crate::log::Log;
+use crate::network::{CallError, Class, Kind, Network, Peers};
+use crate::types::{Member, Raft};
+use crate::wal::Wal;
+
+mod service;
+
+pub use service::{JoinAnswer, JoinRequest, RaftService};
+
+/// Interval of heartbeats.
+pub const HEARTBEAT: Duration = Duration::from_millis(200);
+/// A follower that hears nothing campaigns after this at the earliest.
+pub const ELECTION_MIN: Duration = Duration::from_millis(600);
+/// The lease of a leader, and how long a started node refuses to vote.
+pub const ELECTION_MAX: Duration = Duration::from_millis(900);
+/// Entries in one append; each is at most 256 KiB, so a frame's bound holds.
+const APPEND_ENTRIES_MAX: u64 = 24;
+/// How long a command for the meta group may take to find its leader.
+const META_TIMEOUT: Duration = Duration::from_secs(5);
+const META_RETRY: Duration = Duration::from_millis(50);
+
+/// Why a group cannot be hosted.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("group {group} does not start: {why}")]
+    Start { group: GroupId, why: String },
+    #[error(transparent)]
+    Log(#[from] crate::wal::SubmitError),
+    #[error("the cluster map cannot be made: {0}")]
+    Bootstrap(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// The groups that have a replica on this node.
+pub struct Host {
+    wal: Wal,
+    peers: Arc<Peers>,
+    life: Life,
+    runtime: Handle,
+    started: Instant,
+    addresses: PathBuf,
+    /// Wall time, for commands of the meta group that have no owner's clock.
+    clock: fn() -> Time,
+    groups: RwLock<BTreeMap<GroupId, Group>>,
+    hosting: tokio::sync::Mutex<()>,
+    map: watch::Sender<Option<Arc<Map>>>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "host of {}", self.life.node)
+    }
+}
+
+/// Addresses of the peers, kept beside the log: a cluster that starts as a whole must find itself
+/// before it has elected anybody.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Addresses(BTreeMap<NodeId, String>);
+
+impl Host {
+    /// Starts every replica that the log knows, on `runtime`.
+    pub async fn open(
+        wal: Wal,
+        hosted: BTreeMap<u32, u64>,
+        peers: Arc<Peers>,
+        runtime: Handle,
+        data: PathBuf,
+        clock: fn() -> Time,
+    ) -> Result<Arc<Self>, HostError> {
+        let identity = peers.identity();
+        let life = Life { node: identity.node, incarnation: identity.incarnation };
+        let host = Arc::new(Self {
+            wal,
+            life,
+            runtime,
+            started: Instant::now(),
+            addresses: data.join("peers"),
+            clock,
+            groups: RwLock::default(),
+            hosting: tokio::sync::Mutex::new(()),
+            map: watch::Sender::new(None),
+            peers,
+        });
+        host.read_addresses().await?;
+        for (group, replica) in hosted {
+            host.host(GroupId(group), ReplicaId(replica)).await?;
+        }
+        Ok(host)
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.life.node
+    }
+
+    /// The connections to other nodes.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    /// The cluster map, as it changes; `None` until this node has applied its first entry.
+    #[must_use]
+    pub fn map(&self) -> watch::Receiver<Option<Arc<Map>>> {
+        self.map.subscribe()
+    }
+
+    /// The group, if it has a replica here.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        self.groups.read().unwrap_or_else(|_| std::process::abort()).get(&group).cloned()
+    }
+
+    /// Every group that has a replica here.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        let groups = self.groups.read().unwrap_or_else(|_| std::process::abort());
+        groups.values().cloned().collect()
+    }
+
+    /// Makes sure that a replica lives here and runs. Its id is noted in the log first: an id that
+    /// voted must never be given to another life of the replica.
+    pub async fn host(
+        self: &Arc<Self>,
+        group: GroupId,
+        replica: ReplicaId,
+    ) -> Result<Group, HostError> {
+        let _one_at_a_time = self.hosting.lock().await;
+        if let Some(group) = self.group(group) {
+            return Ok(group);
+        }
+        let log = self.wal.group(group.0);
+        match log.replica() {
+            Some(known) if known != replica.0 => {
+                let why = format!("replica {known} lives here, not {replica}");
+                return Err(HostError::Start { group, why });
+            }
+            Some(_) => {}
+            None => log.host(replica.0).await?,
+        }
+        let host = Arc::clone(self);
+        let started = self.runtime.spawn(async move { host.start(group, replica).await });
+        let started =
+            started.await.map_err(|error| HostError::Start { group, why: error.to_string() })?;
+        let started = started?;
+        let mut groups = self.groups.write().unwrap_or_else(|_| std::process::abort());
+        groups.insert(group, started.clone());
+        Ok(started)
+    }
+
+    /// The same with a named type: hosting the meta group follows the map, which hosts others.
+    fn host_boxed(
+        self: &Arc<Self>,
+        group: GroupId,
+        replica: ReplicaId,
+    ) -> BoxFuture<'_, Result<Group, HostError>> {
+        Box::pin(self.host(group, replica))
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        group: GroupId,
+        replica: ReplicaId,
+    ) -> Result<Group, HostError> {
+        let failed = |why: String| HostError::Start { group, why };
+        let shared = Shared::new(group);
+        let config = Arc::new(config().map_err(|error| failed(error.to_string()))?);
+        let network = Network::new(Arc::clone(&self.peers), group);
+        let log = Log::new(self.wal.group(group.0));
+        let applier = Applier::new(shared.clone());
+        let map = shared.map();
+        let raft = Raft::new(replica.0, config, network, log, applier)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        elect_when_alone(&raft, replica).await;
+        if group.is_meta() {
+            tokio::spawn(Arc::clone(self).follow_map(map));
+        }
+        Ok(Group::start(group, replica, self.life, raft, shared))
+    }
+
+    /// Makes the cluster of which this node is the first: one replica of every group, then the
+    /// map. Safe to repeat after a crash at any point.
+    pub async fn bootstrap(
+        self: &Arc<Self>,
+        secrets: Secrets,
+        registration: Registration,
+    ) -> Result<(), HostError> {
+        for number in 0..=SHARDS {
+            let replica = ReplicaId(u64::from(number) + 1);
+            let group = self.host(GroupId(number), replica).await?;
+            let member = Member { node: self.life.node };
+            let raft = group.raft();
+            let initialized = raft.is_initialized().await;
+            let failed = |why: String| HostError::Start { group: group.id(), why };
+            if !initialized.map_err(|error| failed(error.to_string()))? {
+                let members = BTreeMap::from([(replica.0, member)]);
+                raft.initialize(members).await.map_err(|error| failed(error.to_string()))?;
+            }
+        }
+        let cluster = self.peers.identity().cluster;
+        let command = nodes::Command::Bootstrap { cluster, secrets, registration };
+        let failed = |why: String| HostError::Bootstrap(why);
+        let applied =
+            self.propose_meta(command).await.map_err(|error| failed(error.to_string()))?;
+        match applied.outcome {
+            Ok(_) | Err(protocol::Refusal::Exists) => Ok(()),
+            Err(refusal) => Err(failed(refusal.to_string())),
+        }
+    }
+
+    /// Replicates a change of the cluster map, through whichever node leads the meta group.
+    pub async fn propose_meta(&self, command: nodes::Command) -> Result<Applied, ProposeError> {
+        let deadline = Instant::now() + META_TIMEOUT;
+        loop {
+            let attempt = self.propose_meta_once(&command).await;
+            let group = GroupId::META;
+            match attempt {
+                Err(ProposeError::NotLeader { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(META_RETRY).await;
+                }
+                Err(ProposeError::NotLeader { .. }) => {
+                    return Err(ProposeError::NotLeader { group, leader: None });
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn propose_meta_once(&self, command: &nodes::Command) -> Result<Applied, ProposeError> {
+        let group = GroupId::META;
+        let not_leader = ProposeError::NotLeader { group, leader: None };
+        let meta = self.group(group).ok_or_else(|| not_leader.clone())?;
+        let leadership = *meta.leadership().borrow();
+        if let Some(owner) = leadership.owned {
+            let at = meta.view().time.max((self.clock)());
+            let command = Command::Node(command.clone());
+            return meta.propose(owner.epoch, Proposal { at, once: None, command }).await;
+        }
+        let leader = leadership.leader.filter(|&leader| leader != self.life.node);
+        let leader = leader.ok_or(not_leader)?;
+        let body = codec::encode(command).map_err(|_| ProposeError::TooLarge { bytes: 0 })?;
+        let body = Bytes::from(body);
+        let call =
+            self.peers.call(leader, Class::Control, Kind::MetaPropose, group, body, META_TIMEOUT);
+        match call.await {
+            Ok(answer) => codec::decode::<Result<Applied, MetaError>>(&answer)
+                .map_err(|_| ProposeError::Unknown { group })?
+                .map_err(|error| error.into_propose_error()),
+            Err(CallError::Unreachable { .. } | CallError::Overloaded { .. }) => {
+                Err(ProposeError::NotLeader { group, leader: Some(leader) })
+            }
+            Err(
+                CallError::Timeout { .. } | CallError::Broken { .. } | CallError::Refused { .. },
+            ) => Err(ProposeError::Unknown { group }),
+        }
+    }
+
+    /// Waits until the map here has every change that was acknowledged before this call.
+    pub async fn sync_map(&self) -> Result<(), ReadError> {
+        let group = GroupId::META;
+        let missing = ReadError::NotLeader { group, leader: None };
+        let meta = self.group(group).ok_or_else(|| missing.clone())?;
+        let deadline = Instant::now() + META_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(index) = self.meta_index(&meta).await {
+                let waited = meta.wait_applied(index, META_TIMEOUT).await;
+                return if waited { Ok(()) } else { Err(ReadError::NoQuorum { group }) };
+            }
+            tokio::time::sleep(META_RETRY).await;
+        }
+        Err(ReadError::NoQuorum { group })
+    }
+
+    async fn meta_index(&self, meta: &Group) -> Option<u64> {
+        let leader = meta.leader()?;
+        if leader == self.life.node {
+            meta.confirm().await.ok()?;
+            return Some(meta.applied());
+        }
+        let group = GroupId::META;
+        let call = self.peers.call(
+            leader,
+            Class::Control,
+            Kind::MetaIndex,
+            group,
+            Bytes::new(),
+            META_TIMEOUT,
+        );
+        codec::decode(&call.await.ok()?).ok()
+    }
+
+    /// Learns addresses, and hosts what the map puts here.
+    async fn follow_map(self: Arc<Self>, mut map: watch::Receiver<Option<Arc<Map>>>) {
+        while map.changed().await.is_ok() {
+            let Some(now) = map.borrow_and_update().clone() else { continue };
+            self.learn_addresses(&now).await;
+            for (&group, _) in &now.groups {
+                let Some(replica) = now.replica_on(group, self.life.node) else { continue };
+                if self.group(group).is_some() || group.is_meta() {
+                    continue;
+                }
+                info!(%group, %replica, "hosting a new replica");
+                if let Err(failure) = self.host_boxed(group, replica).await {
+                    error!(%group, %failure, "replica not hosted");
+                }
+            }
+            self.map.send_replace(Some(now));
+        }
+    }
+
+    async fn learn_addresses(&self, map: &Map) {
+        let addresses: BTreeMap<_, _> =
+            map.nodes.iter().map(|(&id, node)| (id, node.registration.peer.clone())).collect();
+        self.peers.set_addresses(addresses.clone());
+        let written = match codec::encode(&Addresses(addresses)) {
+            Ok(bytes) => replace_file(&self.addresses, &bytes).await,
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = written {
+            // Only a start without any elected leader needs the file; the map itself is in the log.
+            tracing::warn!(%error, "peer addresses not saved");
+        }
+    }
+
+    async fn read_addresses(&self) -> io::Result<()> {
+        match tokio::fs::read(&self.addresses).await {
+            Ok(bytes) => {
+                let Addresses(addresses) = codec::decode(&bytes).map_err(io::Error::other)?;
+                self.peers.set_addresses(addresses);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Saves the addresses that a new node was told when it joined.
+    pub async fn save_addresses(&self, addresses: BTreeMap<NodeId, String>) -> io::Result<()> {
+        self.peers.set_addresses(addresses.clone());
+        let bytes = codec::encode(&Addresses(addresses)).map_err(io::Error::other)?;
+        replace_file(&self.addresses, &bytes).await
+    }
+}
+
+/// What a leader of the meta group answers to a forwarded command.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum MetaError {
+    NotLeader,
+    Unknown,
+}
+
+impl MetaError {
+    fn into_propose_error(self) -> ProposeError {
+        let group = GroupId::META;
+        match self {
+            Self::NotLeader => ProposeError::NotLeader { group, leader: None },
+            Self::Unknown => ProposeError::Unknown { group },
+        }
+    }
+}
+
+fn config() -> Result<Config, openraft::ConfigError> {
+    Config {
+        cluster_name: "skep".to_owned(),
+        heartbeat_interval: HEARTBEAT.as_millis() as u64,
+        election_timeout_min: ELECTION_MIN.as_millis() as u64,
+        election_timeout_max: ELECTION_MAX.as_millis() as u64,
+        enable_pre_vote: Some(true),
+        // A restarted leader has a lease of zero: it must be elected again.
+        enable_leader_restore: Some(false),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        max_append_entries: Some(APPEND_ENTRIES_MAX),
+        allow_log_reversion: Some(false),
+        // Nothing is purged before checkpoints are made, so no learner waits for a snapshot.
+        replication_lag_threshold: u64::MAX,
+        ..Config::default()
+    }
+    .validate()
+}
+
+/// The only voter of a group need not wait for anybody's silence.
+async fn elect_when_alone(raft: &Raft, replica: ReplicaId) {
+    let alone = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        voters == [replica.0]
+    };
+    if alone && let Err(error) = raft.trigger().elect(false).await {
+        error!(%error, "election not started");
+    }
+}
+
+/// Writes a file whole: a crash leaves the old one or the new one.
+async fn replace_file(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let bytes = bytes.to_vec();
+    let path = path.to_owned();
+    let written = tokio::task::spawn_blocking(move || {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&new, &path)
+    });
+    written.await.map_err(io::Error::other)?
+}
+
+/// The first node that a bootstrap reply names.
+pub(crate) fn joined(reply: Reply) -> Option<(nodes::Node, ReplicaId)> {
+    match reply {
+        Reply::Joined { node, replica } => Some((*node, replica)),
+        _ => None,
+    }
+}
