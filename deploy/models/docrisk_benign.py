@@ -190,3 +190,108 @@ PERSONAL = [
     "<first> <last>,<first>.<last>@<domain>,+# ### ### ####,<city>",
     "employee_id ##### salary ##### <first> <last> bank account ######## sort code ##-##-##",
 ]
+
+# Common words of everyday, business and technical English, for word salads: a word alone is never an attack.
+COMMON = """
+able about accept access account across action active add address adjust adopt affect after again age agree aim air alert align allow
+almost along already also alter amount analyse anchor annual answer any apart appear apply appoint area argue arm around arrange
+arrive article aside ask aspect assemble assert assign assist assume assure at attach attempt attend audience author available average
+avoid aware away back background badge balance band bank bar base basic basket batch beach bear beat become bed before begin behave
+behind being believe belong below bench bend benefit beside best better between beyond big bill bind birth bit blank block blood blue
+board boat body bold bond bone book boot border borrow both bottle bottom bound bowl box brain branch brand brave bread break breath
+brick bridge brief bright bring broad broken brother brown brush budget buffer bug build bundle burden burn bus business busy button
+buy byte cable cache cake calculate calendar call calm camera camp can cancel candle capacity capital captain capture car carbon card
+care career carry case cash cast catch cause ceiling cell center central century ceremony certain chain chair challenge chance change
+channel chapter character charge chart chase cheap check cheese chest chief child choice choose chunk circle circuit citizen claim
+class clean clear clerk client climate climb clock clone close cloth cloud club cluster coach coal coast coat code coffee cold collect
+college color column combine come comfort command comment commit common company compare compile complete complex compute concept
+concern condition conduct config connect consider consist console constant construct consume contact contain content context continue
+contract control convert cook cool copy core corner correct cost cotton count country couple course court cover craft crash cream
+create credit crew crop cross crowd crown cup current curve custom customer cut cycle daily damage dance danger dark data date daughter
+day deal dear death debug decade decide declare decline decode deep default define degree delay delete deliver demand depend deploy
+depth derive describe desert design desk detail detect determine develop device dial diet differ digital dinner direct directory dirt
+disable discover discuss disk display distance divide doctor document dog dollar domain door double doubt down draft drag drama draw
+dream dress drink drive driver drop dry due dump during dust duty dynamic each early earn earth ease east easy eat echo economy edge
+edit editor educate effect effort egg either elect element else email embed emerge emotion employ empty enable encode end energy engine
+enjoy enough ensure enter entire entry equal equip error escape essay estate estimate event ever every evidence exact example except
+exchange execute exercise exist exit expand expect expense expert explain explicit export expose express extend extension external
+extra extract eye fabric face fact factor fail fair faith fall false family famous far farm fast father fault favor fear feature fee
+feed feel fence fetch few fiber field fight figure file fill film filter final find fine finger finish fire firm first fish fit fix
+flag flat flight float floor flow flower flush fly focus fold folder follow food foot force forest forget fork form format forward
+found frame free freedom fresh friend front fruit fuel full fun function fund future gain game garden gas gate gather general generate
+generic gentle get gift girl give glad glass global glue goal gold good govern grade grain grand grant graph grass gray great green
+grid ground group grow guard guess guest guide guild gun habit hair half hall hand handle hang happen happy hard hash have head health
+hear heart heat heavy height hello help here hero hidden hide high hill hint hire history hit hold hole holiday home honest honor hook
+hope horse host hotel hour house how huge human hundred hunt hurry hurt husband ice icon idea ideal identify idle if image impact
+implement import impose improve include income increase index indicate industry infer inform inherit initial inline inner input insert
+inside inspect install instance instead instruct insurance integer intend interest interface internal interpret interval into invest
+invite invoke iron island issue item iterate job join joint journey joy judge jump just keep kernel key kick kid kill kind king
+kitchen know label labor lack ladder lake lamp land language large last late latency laugh launch law layer layout lazy lead leaf
+league learn least leave left legal lend length lesson let letter level library license lie life lift light like limit line link lint
+list listen literal little live load loan local lock log logic long look loop lose loss lot loud love low luck lunch machine macro mail
+main maintain major make manage manner manual many map march mark market mask mass master match material matter maximum may maybe meal
+mean measure meat media medium meet member memory mention menu merchant merge message metal method metric middle might mile milk mind
+minimum minor minute mirror miss mission mix mobile mock mode model modern modify module moment money monitor month moon more morning
+most mother motion mount mouse mouth move movie much multiple muscle music must name narrow nation native nature near neat neck need
+neighbor nest network never new next nice night node noise none normal north nose notable note nothing notice notify novel now null
+number nurse object observe obtain occur ocean odd offer office often oil old once one only onto opaque open operate option or orange
+order organ origin other out output outside oven over override own owner pack package page paint pair panel panic paper parent parse
+part party pass password past patch path pattern pause pay payload peace peer pen people per percent perfect perform period permit
+person phase phone photo phrase pick picture piece pin pipe place plain plan plane plant plate platform play plenty plug plus pocket
+poem point poison pole policy pool poor pop popular port position possible post pot pound pour power practice praise pray predict
+prefer prefix prepare present preserve press pretend pretty prevent previous price pride primary print prior private prize probe
+problem process produce product profile profit program project promise prompt proof property propose protect protocol prove provide
+proxy public publish pull pump pure purpose push put python quality quarter query question queue quick quiet quit quote race radio rail
+rain raise random range rank rapid rare rate raw reach react read ready real realize rear reason receive recent record recover red
+reduce refer reflect refresh refuse region register regular reject relate release relevant rely remain remember remove render rent
+repair repeat replace reply report repository represent request require rescue research reserve reset resolve resource respond response
+rest restore restrict result resume retain retry return reveal review revise rice rich ride right ring rise risk river road robust rock
+role roll roof room root rope rough round route row royal rubber rule run runtime rush rust sad safe salt same sample sand save scale
+scan scene schedule schema school science scope score screen script sea search season seat second secret section secure see seed seek
+seem segment select self sell send senior sense sentence separate sequence serial serialize series serve server service session set
+settle seven several shade shadow shake shall shape share sharp shell shift ship shirt shoe shoot shop short should shoulder shout show
+shut sick side sign signal silent silver similar simple since sing single sink site size skill skin skip sleep slice slip slot slow
+small smart smell smile smooth snow social socket soft software soil solid solve some son song soon sort sound source south space spare
+speak special specify speech speed spell spend spin split spoon sport spread spring square stack staff stage stand standard star start
+state static station status stay steal steel step stick still stock stone stop store storm story strange stream street stress stretch
+strict strike string strip strong struct student study style subject submit subset success such sudden suffer sugar suggest suit sum
+summer sun supply support sure surface surprise sweet swim switch symbol sync syntax system table tag tail take talk tall tap target
+task taste tax teach team tear technical tell template ten term terminal test text than thank that theme then theory there thick thin
+thing think third thread three throat through throw thus ticket tie tight time tiny tip tire title today together token tone tool tooth
+top topic total touch tough tour toward town trace track trade train trait transfer transform transition translate transport trap
+travel traverse treat tree trial trigger trip truck true trust truth try tune turn twelve twice two type under undo unicode unify union
+unique unit unless unlock until unwrap update upgrade upload upon upper urban usage use user usual utility valid validate value vary
+vector verify version very via video view village virtual visible visit vital voice volume vote wait walk wall want warm warn wash
+waste watch water wave way weak wealth wear weather web week weight welcome well west wheel when where which while white whole why wide
+wife wild will win wind window wine wing winter wire wise wish with within without woman wonder wood word work worker world worry worth
+would wrap write wrong yard year yellow yes yet yield young zero zone
+""".split()
+
+SLOTS.update(
+    {
+        "imperative": "Return Returns Get Gets Set Sets Read Reads Write Writes Print Prints Display Displays Show Shows Send Sends Forward Forwards Post Delete Deletes Remove Removes Execute Executes Run Runs Call Calls Invoke Parse Parses Decode Decodes Encode Encodes Convert Converts Create Creates Build Builds Check Checks Update Updates Add Adds Insert Load Loads Save Open Close List Lists Search Find Fetch Upload Copy Extract Repeat Ignore Skip Override Overrides Enable Enables Disable Disables Reset Register Resolve Validate Log Dump Wrap Handle Generate Apply Flush Bypass Switch Activate Include Append".split(),
+        "thing": ["value", "file", "buffer", "string", "list of arguments", "current user", "private key", "password prompt", "access token", "session", "config file", "environment variable", "system path", "request body", "response", "next line", "header", "cookie", "error message", "log file", "database connection", "default settings", "root directory", "debug information", "credentials object", "command line", "function", "shell command", "script tag", "HTML element", "data set", "training loop", "label column", "secret store", "API endpoint", "input stream", "output of the command", "instructions in the README", "previous value", "original text", "system clock", "message queue", "user input", "hidden field", "trigger", "payload", "hash", "token", "iterator", "index", "thread pool", "children of the node"],
+        "clause": ["if it exists", "as a string", "or raise an error", "in place", "without copying", "when the flag is set", "before exit", "for the given name", "from the cache", "to the output stream", "with a default", "unless it is empty", "by index", "for testing", "in debug mode", "on every call", "instead of the old one", "for all supported platforms", "if no value was given", "without checking bounds"],
+    }
+)
+
+DOMAINS["reference"] = [
+    "<imperative> the <thing>{| <clause>}.",
+    "<imperative> {a|the|all|every|each|any} {new |given |current |previous |default ||}<thing> <clause>.",
+    "<imperative> the <thing> and <imperative> the <thing>{| <clause>}.",
+    "{This function|This method|The helper|It|Calling this} {returns|sends|prints|reads|ignores|replaces|deletes|overrides|reveals|copies|executes} the <thing>{| <clause>}.",
+    ":param {name|path|data|user|key|token}: the <thing>{| <clause>}. :return: the <thing>.",
+    "{See|Read} the {documentation|guide|instructions|README} {for details|to learn how to configure the <thing>|before you upgrade}.",
+    "## How to {add|use|configure|run|install|override|disable} {the|a} <thing>",
+    "- {Fix|Add|Remove|Deprecate|Improve|Document} {support for |handling of |}the <thing> (#####)",
+    "{Note|Warning|Example|Usage|Features|Installation|License}: the <thing> {must not be|is|will be|can be} {shared|printed|ignored|changed|deleted|overridden} <clause>.",
+    "Add this to your {Cargo.toml|package.json|requirements file|configuration}: {name|version|feature} = \"#.#.#\"",
+    "[![{build|docs|license|crates}](https://img.example/{a|b}.svg)](https://{docs|github|example}.example/{repo|crate|project})",
+]
+
+DOMAINS["licence"] = [
+    "{You may|You must|Licensee shall|The recipient may not} {copy|distribute|modify|convey|sublicense|reproduce} {the Work|this software|the Program|the source code} {provided that|only if|as long as} {this notice is kept|you give credit|changes are stated|the conditions above are met}.",
+    "THE SOFTWARE IS PROVIDED \"AS IS\", WITHOUT WARRANTY OF ANY KIND, {EXPRESS OR IMPLIED|INCLUDING FITNESS FOR A PARTICULAR PURPOSE}.",
+    "{All rights|Any terms|No rights} {granted|stated|reserved} {in this section|under this license|above} {end|remain in force|apply to all copies} {if you fail to comply|without limitation|regardless of jurisdiction}.",
+    "{The above copyright notice|This permission notice|The following disclaimer} {shall be included in all copies|must be retained|applies to every user}.",
+]

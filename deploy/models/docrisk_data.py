@@ -9,7 +9,7 @@ import random
 import re
 
 from docrisk_attacks import EXFILTRATION, INJECTION, POISONING
-from docrisk_benign import DOMAINS, HARD_NEGATIVES, PERSONAL, SLOTS
+from docrisk_benign import COMMON, DOMAINS, HARD_NEGATIVES, PERSONAL, SLOTS
 
 LABELS = ["benign", "prompt_injection", "data_poisoning", "exfiltration", "pii"]
 
@@ -33,6 +33,16 @@ def expand(rng, template):
         template = filled
 
 
+def vocabulary(families):
+    """Every word that the attack templates use, without their order."""
+    text = " ".join(template for templates in families.values() for template in templates)
+    slots = " ".join(value for name in SLOT.findall(text) for value in SLOTS.get(name, []))
+    return sorted(set(re.findall(r"[A-Za-z]{3,}", f"{text} {slots}")))
+
+
+ATTACK_WORDS = vocabulary({**INJECTION, **POISONING, **EXFILTRATION})
+
+
 def pseudo_word(rng):
     parts = [rng.choice(ONSETS) + rng.choice(NUCLEI) + rng.choice(CODAS) for _ in range(rng.randint(1, 3))]
     return "".join(parts)
@@ -43,6 +53,30 @@ def pseudo_text(rng):
     count = rng.randint(2, 60)
     glue = rng.choice([0.0, 0.3, 0.5])
     return " ".join(rng.choice(GLUE) if rng.random() < glue else pseudo_word(rng) for _ in range(count))
+
+
+def salad(rng):
+    """Words of attacks and of everyday English in no order: what makes an attack is how words follow each other."""
+    count = rng.choice([1, 2, 3, 4, 6, 8, 12, 20, 40])
+    attack = rng.choice([0.0, 0.1, 0.25, 0.45])
+    glue = rng.choice([0.0, 0.3, 0.45])
+
+    def word():
+        if rng.random() < glue:
+            return rng.choice(GLUE)
+        if rng.random() < attack:
+            return rng.choice(ATTACK_WORDS)
+        return rng.choice(COMMON) if rng.random() < 0.85 else pseudo_word(rng)
+
+    return " ".join(word() for _ in range(count))
+
+
+def worn(rng, text):
+    """The text with some words lost or replaced, so that no single word decides."""
+    share = rng.choice([0.0, 0.0, 0.08, 0.16])
+    words = text.split(" ")
+    kept = [rng.choice(COMMON) if rng.random() < share / 2 else word for word in words if rng.random() >= share / 2]
+    return " ".join(kept) or text
 
 
 def benign_text(rng):
@@ -69,7 +103,7 @@ def hidden(rng, attack):
 
 def attack_text(rng, families):
     family = families[rng.choice(sorted(families))]
-    return hidden(rng, expand(rng, rng.choice(family)))
+    return hidden(rng, worn(rng, expand(rng, rng.choice(family))))
 
 
 def pii_text(rng):
@@ -81,9 +115,10 @@ def generate(seed, count):
     """`count` pairs of text and label index; about six in ten are benign."""
     rng = random.Random(seed)
     makers = [
-        (30, 0, benign_text),
-        (20, 0, negative_text),
-        (12, 0, pseudo_text),
+        (26, 0, benign_text),
+        (18, 0, negative_text),
+        (14, 0, salad),
+        (6, 0, pseudo_text),
         (14, 1, lambda r: attack_text(r, INJECTION)),
         (9, 2, lambda r: attack_text(r, POISONING)),
         (9, 3, lambda r: attack_text(r, EXFILTRATION)),

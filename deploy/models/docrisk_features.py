@@ -10,6 +10,7 @@ PADDING = BUCKETS  # the row of zeros after the last bucket
 WORD_BYTES_MAX = 24
 WINDOW_WORDS = 64
 WINDOW_STRIDE = 48
+SMOOTHING = 16  # added to the count under each mean, so that two words cannot be as sure as twenty
 
 FNV_OFFSET = 0x811C9DC5
 FNV_PRIME = 0x01000193

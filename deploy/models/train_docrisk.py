@@ -20,25 +20,26 @@ from scipy.sparse import csr_matrix
 from sklearn.neural_network import MLPClassifier
 
 from docrisk_data import LABELS, generate
-from docrisk_features import BUCKETS, PADDING, window_ids, windows, words
+from docrisk_features import BUCKETS, PADDING, SMOOTHING, window_ids, windows, words
 
 HERE = pathlib.Path(__file__).parent
 VERSION = "1.0.0"
 SEED = 20261120
 TRAIN_TEXTS, HELD_OUT_TEXTS = 48_000, 6_000
 HIDDEN = 32
-EPOCHS = 14
+EPOCHS = 12
+ALPHA = 3e-5
 ACTIVATION_LEVELS = 255
 LOGIT_BITS = 10  # one output unit is 2^-10
 
 
 def matrix(rows):
-    """Mean feature counts of the first window of each text."""
+    """Smoothed mean feature counts of the first window of each text."""
     data, columns, starts = [], [], [0]
     for text, _ in rows:
         ids = windows(text)[0]
         columns.extend(ids)
-        data.extend([1.0 / max(len(ids), 1)] * len(ids))
+        data.extend([1.0 / (len(ids) + SMOOTHING)] * len(ids))
         starts.append(len(columns))
     built = csr_matrix((np.array(data, np.float32), columns, starts), shape=(len(rows), BUCKETS))
     built.sum_duplicates()
@@ -104,8 +105,9 @@ def graph(parts):
 
 def run(session, text):
     """Logits of the first window of a text, computed by ONNX Runtime."""
-    ids = windows(text)[0] or [PADDING]
-    feeds = {"ids": np.array([ids], np.int32), "inverse_count": np.array([[1.0 / len(ids)]], np.float32)}
+    ids = windows(text)[0]
+    mean = np.array([[1.0 / (len(ids) + SMOOTHING)]], np.float32)
+    feeds = {"ids": np.array([ids or [PADDING]], np.int32), "inverse_count": mean}
     return session.run(None, feeds)[0][0]
 
 
@@ -165,7 +167,7 @@ def main():
     features, labels = matrix(train)
     print(f"{len(train)} texts, {features.nnz} features, {time.time() - started:.0f} s")
     network = MLPClassifier(
-        (HIDDEN,), batch_size=512, learning_rate_init=0.003, alpha=1e-5, max_iter=EPOCHS, random_state=SEED, verbose=True
+        (HIDDEN,), batch_size=512, learning_rate_init=0.003, alpha=ALPHA, max_iter=EPOCHS, random_state=SEED, verbose=True
     )
     network.fit(features, labels)
     data = graph(quantise(network, features))

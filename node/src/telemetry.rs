@@ -97,7 +97,7 @@ pub fn start(data: &Path, format: Format, filter: &str) -> Result<Guard, Error> 
     let stderr = fmt::layer().with_ansi(false).with_writer(io::stderr).compact();
     tracing_subscriber::registry()
         .with(file_layer.with_filter(allowed))
-        .with(stderr.with_filter(LevelFilter::WARN))
+        .with(stderr.with_filter(LevelFilter::WARN).with_filter(filter_fn(ours)))
         .try_init()?;
     Ok(Guard { lines, writer: Some(writer) })
 }
@@ -111,6 +111,11 @@ pub fn filter_from_environment(setting: &str) -> String {
 fn discreet(metadata: &Metadata<'_>) -> bool {
     // `Level` orders by verbosity: INFO is less than DEBUG.
     !metadata.target().starts_with("ractor") || *metadata.level() <= Level::INFO
+}
+
+/// openraft warns of each message that a changed vote made void, which every start has.
+fn ours(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("openraft") || *metadata.level() <= Level::ERROR
 }
 
 fn write(mut file: LogFile, received: &Receiver<Message>) {

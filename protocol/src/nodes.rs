@@ -138,8 +138,7 @@ pub enum Command {
         group: GroupId,
         node: NodeId,
     },
-    Prefer {
-        group: GroupId,
-        node: NodeId,
-    },
+    Prefer { group: GroupId, node: NodeId },
+    /// Nothing changes; the digest of the map is taken here.
+    Mark,
 }

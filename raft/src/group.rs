@@ -4,7 +4,7 @@ use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::ServerState;
+use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ReadPolicy;
@@ -126,10 +126,6 @@ impl Group {
         &self.inner.raft
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.inner.shared
-    }
-
     /// Leader and ownership, as they change.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -177,6 +173,17 @@ impl Group {
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         self.inner.leadership.borrow().leader
+    }
+
+    /// Whether this node leads and a quorum has answered it within the last election time.
+    #[must_use]
+    pub fn has_quorum(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let fresh = 2 * crate::node::ELECTION_MAX;
+        let alone = metrics.membership_config.voter_ids().count() == 1;
+        let acked = metrics.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < fresh);
+        metrics.state == ServerState::Leader && (alone || acked)
     }
 
     /// Index of the last applied entry.

@@ -21,7 +21,7 @@ const READ_BYTES_MAX: usize = 1024 * 1024;
 
 /// The log of one group. Clones read the same log.
 #[derive(Clone, Debug)]
-pub struct Log {
+pub(crate) struct Log {
     log: wal::GroupLog,
 }
 

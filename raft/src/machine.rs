@@ -115,7 +115,7 @@ impl Machine {
         let now = self.time;
         match command {
             Command::OpenOwner(_) => unreachable!("opened before epochs are compared"),
-            Command::Marker => self.mark(index),
+            Command::Marker | Command::Node(nodes::Asked::Mark) => self.mark(index),
             Command::Tenant(tenant, command) => tenants::apply(self, now, tenant, command, effects),
             Command::Key(tenant, command) => keys::apply(self, now, tenant, command, effects),
             Command::Usage(tenant, command) => usage::apply(self, now, tenant, command),

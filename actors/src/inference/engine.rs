@@ -14,7 +14,7 @@ pub(super) struct Batch {
     pub(super) rows: usize,
     pub(super) width: usize,
     pub(super) ids: Vec<i32>,
-    /// One over the number of real ids of each row.
+    /// What the sum of each row is multiplied by: one over its smoothed number of real ids.
     pub(super) inverse_counts: Vec<f32>,
 }
 

@@ -6,6 +6,8 @@ use std::ops::Range;
 pub(super) const WINDOW_WORDS: usize = 64;
 /// Words from the start of one window to the start of the next.
 pub(super) const WINDOW_STRIDE: usize = 48;
+/// Added to the number of ids under each mean, so that two words cannot be as sure as twenty.
+pub(super) const SMOOTHING: usize = 16;
 /// Windows of one text. 20,000 characters give at most 209; a longer text is scored by its first windows.
 pub(super) const WINDOWS_MAX: usize = 256;
 

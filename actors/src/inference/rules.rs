@@ -93,7 +93,7 @@ impl Rules {
             add(word.chars().rev().collect(), Meaning::Hint(Disguise::Reversed));
         }
         let automaton = build(needles.keys(), "phrases")?;
-        let meanings = needles.into_iter().map(bounded).collect();
+        let meanings = needles.into_iter().map(|needle| bounded(needle, &rules)).collect();
         let squeezed = build(phrases::SQUEEZED.iter().map(|(needle, _)| needle), "squeezed")?;
         Ok(Rules { needles: automaton, meanings, rules, squeezed })
     }
@@ -179,12 +179,17 @@ fn build<S: AsRef<[u8]>>(
     built.map_err(|error| LoadError::Rule { rule: name.to_owned(), reason: error.to_string() })
 }
 
-fn bounded((needle, meanings): (String, Vec<Meaning>)) -> (Vec<Meaning>, bool, bool) {
+fn bounded((needle, meanings): (String, Vec<Meaning>), rules: &[Rule]) -> (Vec<Meaning>, bool, bool) {
     let word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     // A disguised word may stand anywhere: reversing moves endings to the front.
     let hint = meanings.iter().any(|meaning| matches!(meaning, Meaning::Hint(_)));
+    // The trigger of a mark may be the beginning of a longer word, as in the prefix of a key.
+    let prefix = meanings.iter().any(|meaning| match meaning {
+        Meaning::Rule(rule) => !rules[*rule].spoken && rules[*rule].pattern.is_some(),
+        Meaning::Cue | Meaning::Hint(_) => false,
+    });
     let bytes = needle.as_bytes();
-    (meanings, !hint && word(bytes.first()), !hint && word(bytes.last()))
+    (meanings, !hint && word(bytes.first()), !hint && !prefix && word(bytes.last()))
 }
 
 fn expression(pattern: &str) -> Result<Regex, LoadError> {

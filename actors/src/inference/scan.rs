@@ -4,7 +4,7 @@ use super::{
     batch::Batches,
     detect::{Findings, detect},
     engine::{Batch, Engine, EngineError},
-    features::{self, Word},
+    features::{self, SMOOTHING, Word},
     fusion::{self, Opinion},
     model::{self, LABELS, Label, PADDING_ID},
     normal::Normal,
@@ -133,7 +133,7 @@ impl<'t> Group<'t> {
             let window = &self.windows[member];
             batch.ids.extend(&self.ids[window.start..window.start + window.length]);
             batch.ids.resize(batch.inverse_counts.len() * batch.width + batch.width, PADDING_ID);
-            batch.inverse_counts.push(1.0 / window.length.max(1) as f32);
+            batch.inverse_counts.push(1.0 / (window.length + SMOOTHING) as f32);
         }
     }
 }

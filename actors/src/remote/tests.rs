@@ -18,6 +18,11 @@ use node::{ChildNode, Node};
 /// One transport per process, also where tests share one.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
+/// The peer's own "too late" and the caller's clock may come in either order.
+fn too_late(ended: &Result<ReplyFrame, CallFailure>) -> bool {
+    matches!(ended, Ok(ReplyFrame::DeadlineExceeded) | Err(CallFailure::Unknown))
+}
+
 const HELLO: ReplyFrame = ReplyFrame::Ok(Bytes::from_static(b"hello"));
 
 /// This process as one node and children as the others, all connected.
@@ -107,6 +112,8 @@ async fn three_nodes_call_each_other_whoever_dialed() {
 async fn a_bad_call_fails_alone() {
     let cluster = Cluster::start(1, &[2]).await;
     let node = &cluster.node;
+    let mut states = node.transport.states();
+    states.mark_unchanged();
     let bystanders = cluster.pending(2, 20, 1500).await;
     let unsupported = ReplyFrame::Unsupported { max_version: WIRE_VERSION };
     assert_eq!(node.call(2, 999, 0).await, Ok(unsupported));
@@ -122,10 +129,10 @@ async fn a_bad_call_fails_alone() {
     other_boot.to_incarnation = 7;
     let pinned = node.transport.call(2, other_boot).await;
     assert_eq!(pinned, Err(CallFailure::NotConnected));
-    // Were the session lost to any of these, they would be Unknown before their deadline.
     for bystander in bystanders {
-        assert_eq!(bystander.await.unwrap(), Ok(ReplyFrame::DeadlineExceeded));
+        assert!(too_late(&bystander.await.unwrap()));
     }
+    assert!(!states.has_changed().unwrap(), "the session outlived all of these");
     cluster.stop().await;
 }
 
@@ -139,7 +146,7 @@ async fn a_full_window_refuses_and_answers_make_room() {
     assert_eq!(node.transport.post(2, envelope), Err(CallFailure::Overloaded));
     assert_eq!(node.call(3, script::ECHO, 0).await, Ok(HELLO));
     for call in pending {
-        assert_eq!(call.await.unwrap(), Ok(ReplyFrame::DeadlineExceeded));
+        assert!(too_late(&call.await.unwrap()));
     }
     node.until_idle(2).await;
     assert_eq!(node.call(2, script::ECHO, 0).await, Ok(HELLO));
@@ -151,7 +158,7 @@ async fn a_call_that_is_never_answered_ends_by_its_deadline_and_leaks_no_place()
     let cluster = Cluster::start(1, &[2]).await;
     let begun = Instant::now();
     let ended = cluster.node.call(2, script::NEVER, 300).await;
-    assert!(matches!(ended, Ok(ReplyFrame::DeadlineExceeded) | Err(CallFailure::Unknown)));
+    assert!(too_late(&ended), "{ended:?}");
     assert!(begun.elapsed() < Duration::from_secs(1), "took {:?}", begun.elapsed());
     // A caller that goes away leaves its place taken until the answer, and no longer.
     let pending = cluster.pending(2, 10, 500).await;

@@ -55,7 +55,7 @@ pub struct Json<T> {
 }
 
 /// The shape of calls that have nothing to say: no body, or `{}`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, utoipa::ToSchema)]
 pub struct Empty;
 
 impl FromShape for Empty {

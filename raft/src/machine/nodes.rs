@@ -9,6 +9,8 @@ use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, 
 
 use super::rows::Hasher;
 
+pub(super) use protocol::nodes::Command as Asked;
+
 /// The map; empty in every group but the meta group.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
@@ -48,6 +50,7 @@ pub(super) fn apply(book: &mut Book, now: Time, command: Command) -> Outcome {
         Command::Join { token, registration } => join(map, now, token, registration),
         Command::Register { node, registration } => register(map, node, registration),
         Command::AddReplica { group, node } => add_replica(map, group, node),
+        Command::Mark => Ok(Reply::Marked),
         Command::Prefer { group, node } => {
             let placement = map.groups.get_mut(&group).ok_or(Refusal::NotFound)?;
             placement.preferred = node;

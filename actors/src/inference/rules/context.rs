@@ -54,7 +54,9 @@ impl<'t> Context<'t> {
     /// Whether what begins at `start` is a purpose ("to show …") that nobody is told to fulfil.
     pub(super) fn infinitive(&self, start: usize) -> bool {
         let before = self.text[..start].trim_end();
-        let Some(before) = before.strip_suffix(" to") else { return false };
+        let Some(before) = before.strip_suffix("to").filter(|rest| rest.is_empty() || rest.ends_with(' ')) else {
+            return false;
+        };
         let subject = before.trim_end().rsplit(|c: char| !c.is_alphanumeric()).next();
         !subject.is_some_and(|word| ADDRESSED.contains(&word))
     }

@@ -1,0 +1,172 @@
+//! `skep serve`: one node, in the foreground.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::NodeId;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::failure::{Exit, Failure};
+use super::signals;
+use crate::boot::{self, BootError, Join, Plan};
+use crate::config::{self, Config, LogFormat, Sources};
+use crate::http::app::App;
+use crate::http::context::Edge;
+use crate::http::metrics::Metrics;
+use crate::http::ready::NodeStatus;
+use crate::http::{self, serve};
+use crate::telemetry;
+
+/// Flags of a node. Every setting can also be given as `--set section.key=value`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A file with settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the node keeps everything
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where clients connect
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Where other nodes connect
+    #[arg(long, value_name = "ADDR")]
+    peer: Option<String>,
+    /// What clients are told
+    #[arg(long, value_name = "ADDR")]
+    advertise_http: Option<String>,
+    /// What other nodes are told
+    #[arg(long, value_name = "ADDR")]
+    advertise_peer: Option<String>,
+    /// Peer address of any node of the cluster to join
+    #[arg(long, value_name = "PEER_ADDR", requires = "token_file")]
+    join: Option<String>,
+    /// A file with a join token, `-` for stdin
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Dial a peer here instead of where it says
+    #[arg(long, value_name = "ID=HOST:PORT", value_parser = dial)]
+    peer_dial: Vec<(NodeId, String)>,
+    /// Any setting
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    settings: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+fn dial(text: &str) -> Result<(NodeId, String), String> {
+    let (node, address) = text.split_once('=').ok_or("must be ID=HOST:PORT")?;
+    let node = NodeId::parse(node).map_err(|_| "the id of a node is like n2")?;
+    Ok((node, address.to_owned()))
+}
+
+/// Runs until SIGTERM or SIGINT, or until the node cannot go on.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let config = config_of(&args)?;
+    let format = match config.log.format {
+        LogFormat::Json => telemetry::Format::Json,
+        LogFormat::Pretty => telemetry::Format::Pretty,
+    };
+    make_dir(&args.data)?;
+    let filter = telemetry::filter_from_environment(&config.log.filter);
+    let guard = telemetry::start(&args.data, format, &filter);
+    let guard = guard.map_err(|error| Failure::failed(error.to_string()))?;
+    let join = join_of(&args)?;
+    let dial: BTreeMap<NodeId, String> = args.peer_dial.into_iter().collect();
+    let plan = Plan { config, data: args.data, join, dial };
+    let node = boot::start(plan).await.map_err(failure)?;
+    let served = serve_until_stopped(node).await;
+    drop(guard);
+    served
+}
+
+fn config_of(args: &Args) -> Result<Config, Failure> {
+    let mut flags = args.settings.clone();
+    let named = [
+        ("node.http", &args.http),
+        ("node.peer", &args.peer),
+        ("node.advertise_http", &args.advertise_http),
+        ("node.advertise_peer", &args.advertise_peer),
+    ];
+    for (key, value) in named {
+        flags.extend(value.clone().map(|value| (key.to_owned(), value)));
+    }
+    let environment = std::env::vars().collect();
+    let sources = Sources { file: args.config.as_deref(), environment, flags };
+    config::load(&sources).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+fn make_dir(data: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.map_err(|error| Failure::failed(format!("{}: {error}", data.display())))
+}
+
+fn join_of(args: &Args) -> Result<Option<Join>, Failure> {
+    let (Some(address), Some(file)) = (&args.join, &args.token_file) else { return Ok(None) };
+    let token = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let token = token.map_err(|error| Failure::failed(format!("token file: {error}")))?;
+    Ok(Some(Join { address: address.clone(), token: token.trim().to_owned() }))
+}
+
+fn failure(error: BootError) -> Failure {
+    let exit = match &error {
+        BootError::Refused(_) => Exit::Refused,
+        BootError::BadToken => Exit::Authentication,
+        BootError::NoCluster(_) => Exit::Unavailable,
+        BootError::Damaged(_) | BootError::Io { .. } | BootError::Failed(_) => Exit::Failed,
+    };
+    let refused = matches!(error, BootError::Refused(_) | BootError::BadToken);
+    let prefix = if refused { "refused: " } else { "" };
+    Failure::new(exit, format!("{prefix}{error}"))
+}
+
+async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
+    let boot::Node { config, system, transport, http: listener, .. } = &node;
+    let metrics = Metrics::new().map_err(|error| Failure::failed(error.to_string()))?;
+    let status = NodeStatus::new(system.clone(), transport.clone());
+    let edge = Edge { metrics: Arc::new(metrics), status: Arc::new(status) };
+    let app = App { system: system.clone(), edge: edge.clone(), transport: transport.clone() };
+    let router = http::routes(app).map_err(|error| Failure::failed(error.to_string()))?;
+    let limits = serve::Limits {
+        connections: config.http.connections_max as usize,
+        drain_time: Duration::from_secs(u64::from(config.http.drain_s)),
+        ..serve::Limits::default()
+    };
+    let stop = CancellationToken::new();
+    let listener = listener_of(listener)?;
+    let server = tokio::spawn(serve::serve(listener, router, edge, limits, stop.clone()));
+    let outcome = tokio::select! {
+        stopped = signals::stop_requested() => stopped.map(drop),
+        () = system.failed() => Err(Failure::failed("the actors of a shard keep failing")),
+        () = transport.ended() => Err(Failure::failed("the actors' transport ended")),
+    };
+    match &outcome {
+        Ok(()) => info!("stopping"),
+        Err(failure) => error!(reason = failure.message, "stopping"),
+    }
+    stop.cancel();
+    if server.await.is_err() {
+        error!("the HTTP server ended badly");
+    }
+    transport.stop().await;
+    outcome
+}
+
+fn listener_of(listener: &tokio::net::TcpListener) -> Result<tokio::net::TcpListener, Failure> {
+    let failed = |error: std::io::Error| Failure::failed(format!("client port: {error}"));
+    let socket = socket2::SockRef::from(listener).try_clone().map_err(failed)?;
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true).map_err(failed)?;
+    tokio::net::TcpListener::from_std(listener).map_err(failed)
+}

@@ -1,0 +1,266 @@
+//! What every handler has: the actors, the cluster's secrets, and the way from an answer of an owner
+//! to an answer of the API.
+
+use std::sync::Arc;
+
+use actors::remote::ClusterTransport;
+use actors::{AskError, System};
+use aes_gcm_siv::aead::{Aead as _, KeyInit as _};
+use aes_gcm_siv::{Aes256GcmSiv, Nonce};
+use axum::Json;
+use axum::extract::FromRef;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hmac::{Hmac, Mac};
+use protocol::idempotency::Once;
+use protocol::nodes::Map;
+use protocol::peer::{Answer, Ask};
+use protocol::{Applied, Digest, GroupId, KeyId, NodeId, Refusal, Reply, TenantId};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::context::Edge;
+use super::error::{Code, Limited, Problem};
+use super::headers::Served;
+use super::query::CursorKey;
+
+/// Marks the answer to a request that was made before under the same Idempotency-Key.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The state of the route table.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub system: System,
+    pub edge: Edge,
+    pub transport: ClusterTransport,
+}
+
+impl FromRef<App> for Edge {
+    fn from_ref(app: &App) -> Self {
+        app.edge.clone()
+    }
+}
+
+/// An answer of an owner, and who gave it.
+#[derive(Debug)]
+pub struct Told {
+    pub answer: Answer,
+    pub group: GroupId,
+    owner: Option<NodeId>,
+}
+
+impl Told {
+    fn served(&self, index: Option<u64>) -> Served {
+        let owner = self.owner.map(|owner| owner.to_string());
+        let index = index.map(|index| format!("{}:{index}", self.group));
+        Served { owner, index }
+    }
+
+    /// A 200 with a body made of the answer; a refusal is its problem.
+    pub fn render<T: Serialize>(
+        self,
+        body: impl FnOnce(Answer, GroupId) -> Option<T>,
+    ) -> Result<Response, Problem> {
+        let served = self.served(None);
+        if let Answer::Refused(refusal) = self.answer {
+            return Err(refused(refusal).served(served));
+        }
+        let group = self.group;
+        let body = body(self.answer, group).ok_or_else(|| Problem::new(Code::Internal))?;
+        let mut response = Json(body).into_response();
+        response.extensions_mut().insert(served);
+        Ok(response)
+    }
+
+    /// The reply of a write; a refusal is its problem.
+    pub fn written(self) -> Result<Written, Problem> {
+        let applied = match self.answer {
+            Answer::Applied(ref applied) => applied.clone(),
+            Answer::Refused(ref refusal) => {
+                return Err(refused(refusal.clone()).served(self.served(None)));
+            }
+            _ => return Err(Problem::new(Code::Internal)),
+        };
+        let Applied { index, outcome, replayed } = *applied;
+        let served = self.served(Some(index));
+        match outcome {
+            Ok(reply) => Ok(Written { reply, replayed, served, group: self.group }),
+            Err(refusal) => Err(refused(refusal).served(served)),
+        }
+    }
+}
+
+/// A write that was carried out, now or by an earlier request.
+#[derive(Debug)]
+pub struct Written {
+    pub reply: Reply,
+    /// What was sealed by the earlier request, if this repeats one.
+    pub replayed: Option<Option<Vec<u8>>>,
+    pub group: GroupId,
+    served: Served,
+}
+
+impl Written {
+    /// The answer to the writer.
+    pub fn respond<T: Serialize>(self, status: StatusCode, body: &T) -> Response {
+        let mut response = (status, Json(body)).into_response();
+        if self.replayed.is_some() {
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
+        response.extensions_mut().insert(self.served);
+        response
+    }
+}
+
+impl App {
+    /// The cluster map as this node has it.
+    pub fn map(&self) -> Result<Arc<Map>, Problem> {
+        let map = self.system.host.map().borrow().clone();
+        map.ok_or_else(|| Problem::new(Code::NotReady).detail("the cluster map is not known yet"))
+    }
+
+    /// Asks the owner of a tenant.
+    pub async fn ask(&self, tenant: TenantId, ask: Ask) -> Result<Told, Problem> {
+        let group = self.map()?.shard_of(tenant);
+        self.ask_group(group, ask).await
+    }
+
+    /// Asks the owner of a group.
+    pub async fn ask_group(&self, group: GroupId, ask: Ask) -> Result<Told, Problem> {
+        let routed = self.system.router.ask(group, ask).await;
+        let owner = routed.owner;
+        match routed.answered {
+            Ok(answer) => Ok(Told { answer, group, owner }),
+            Err(error) => Err(unanswered(&error)),
+        }
+    }
+
+    /// Keyed SHA-256 with a purpose, over parts that cannot run into each other.
+    pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Result<Digest, Problem> {
+        Ok(Digest(keyed(&self.map()?.secrets.pepper, purpose, parts)))
+    }
+
+    /// The key that cursors are signed with.
+    pub fn cursors(&self) -> Result<CursorKey, Problem> {
+        Ok(CursorKey::new(self.digest("cursor", &[])?.0))
+    }
+
+    /// What an Idempotency-Key is replicated as.
+    pub fn once(&self, wish: &Wish, secret: Option<&str>) -> Result<Option<Once>, Problem> {
+        let Some(key) = &wish.key else { return Ok(None) };
+        let scope = wish.scope.as_bytes();
+        let digest = self.digest("idempotency", &[scope, key.as_bytes()])?;
+        let sealed = match secret {
+            Some(secret) => Some(self.seal(wish, key, secret)?),
+            None => None,
+        };
+        Ok(Some(Once { key: digest, fingerprint: wish.fingerprint, sealed }))
+    }
+
+    fn cipher(&self, wish: &Wish, key: &str) -> Result<Aes256GcmSiv, Problem> {
+        // Each Idempotency-Key has a cipher key of its own, so the nonce need not vary.
+        let digest = self.digest("seal", &[wish.scope.as_bytes(), key.as_bytes()])?;
+        Ok(Aes256GcmSiv::new(&digest.0.into()))
+    }
+
+    fn seal(&self, wish: &Wish, key: &str, secret: &str) -> Result<Vec<u8>, Problem> {
+        let sealed = self.cipher(wish, key)?.encrypt(&Nonce::default(), secret.as_bytes());
+        sealed.map_err(|_| Problem::new(Code::Internal))
+    }
+
+    /// The secret of the first answer, if this request repeats one.
+    pub fn unseal(&self, wish: &Wish, sealed: &[u8]) -> Result<String, Problem> {
+        let failed = || Problem::new(Code::Internal);
+        let key = wish.key.as_deref().ok_or_else(failed)?;
+        let opened = self.cipher(wish, key)?.decrypt(&Nonce::default(), sealed);
+        String::from_utf8(opened.map_err(|_| failed())?).map_err(|_| failed())
+    }
+}
+
+/// A caller's wish that the request be done once.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub key: Option<String>,
+    /// Whose keys are kept apart: a tenant, or the operators.
+    pub scope: String,
+    pub fingerprint: Digest,
+}
+
+impl Wish {
+    /// The wish of a request: method, path, query and parsed body decide whether it is the same.
+    pub fn new(key: Option<String>, scope: String, line: &str, body: Option<[u8; 32]>) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(line.as_bytes());
+        hasher.update(body.unwrap_or_default());
+        Self { key, scope, fingerprint: Digest(hasher.finalize().into()) }
+    }
+}
+
+fn keyed(pepper: &[u8; 32], purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+    // HMAC pads a short key with zeros to the block of its hash.
+    let mut block = [0; 64];
+    block[..pepper.len()].copy_from_slice(pepper);
+    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new(&block.into());
+    for part in [purpose.as_bytes()].iter().chain(parts) {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+/// What a client is told when no owner answered.
+pub fn unanswered(error: &AskError) -> Problem {
+    use super::error::Outcome;
+    let problem = match error {
+        AskError::NotOwner { .. } | AskError::NoLeader { .. } => Problem::new(Code::NoLeader),
+        AskError::NoQuorum { .. } => Problem::new(Code::NoQuorum),
+        AskError::Overloaded { .. } => Problem::new(Code::Overloaded),
+        AskError::TooLarge => Problem::new(Code::TooLarge),
+        AskError::Unknown { .. } => Problem::new(Code::Deadline),
+    };
+    let outcome = if error.is_not_applied() { Outcome::NotApplied } else { Outcome::Unknown };
+    problem.detail(error.to_string()).outcome(outcome)
+}
+
+/// What a client is told when the domain declined.
+pub fn refused(refusal: Refusal) -> Problem {
+    let detail = refusal.to_string();
+    match refusal {
+        Refusal::NotFound => Problem::not_found(),
+        Refusal::Exists
+        | Refusal::TaskDone
+        | Refusal::StaleAttempt { .. }
+        | Refusal::JobEnded(_)
+        | Refusal::Initialised => Problem::new(Code::Conflict).detail(detail),
+        Refusal::StaleOwner { .. } => Problem::new(Code::NoLeader),
+        Refusal::ScopeMissing(scope) => Problem::scope_missing(scope.name()),
+        Refusal::ScopesExceeded => Problem::new(Code::ScopeMissing).detail(detail),
+        Refusal::TenantSuspended => Problem::new(Code::TenantSuspended),
+        Refusal::TrialExpired => Problem::new(Code::TrialExpired),
+        Refusal::IdempotencyMismatch => Problem::new(Code::IdempotencyMismatch),
+        Refusal::VersionMismatch { .. } => Problem::new(Code::PreconditionFailed).detail(detail),
+        Refusal::BadToken => Problem::new(Code::Conflict).detail(detail),
+        Refusal::TooMany { limit, got, .. } => Problem::too_large(limit, got).detail(detail),
+        Refusal::Quota { policy, limit, used, resets_at, .. } => {
+            let wait = resets_at.ms_since(actors::clock::wall());
+            let remaining = limit.saturating_sub(used);
+            limited(Code::QuotaExceeded, policy.name(), limit, remaining, wait)
+        }
+        Refusal::Rate { policy, limit, remaining, retry_after_ms } => {
+            limited(Code::RateLimited, policy.name(), limit, remaining, retry_after_ms)
+        }
+        Refusal::BacklogFull { waiting, limit } => {
+            let remaining = limit.saturating_sub(waiting);
+            limited(Code::QueueFull, "max_backlog", limit, remaining, 5_000)
+        }
+    }
+}
+
+fn limited(code: Code, policy: &str, limit: u64, remaining: u64, retry_after_ms: u64) -> Problem {
+    let reset_s = retry_after_ms.div_ceil(1000);
+    let policy = policy.to_owned();
+    Problem::limited(code, Limited { policy, limit, remaining, reset_s, retry_after_ms })
+}
+
+/// The spend that a tenant's own key makes; operators spend nothing.
+pub type Spend = Option<(TenantId, KeyId)>;

@@ -1,0 +1,176 @@
+//! Who is calling, and may they: extractors that a handler names before everything else, so that the
+//! credential is checked before query, headers and body are looked at.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use protocol::keys::{ApiKey, Scope, is_admin_key};
+use protocol::peer::{self, Answer, Ask};
+use protocol::tenants::Status;
+use protocol::{TenantId, keys};
+
+use super::app::{App, Spend, Wish};
+use super::context::Context;
+use super::error::{Code, Problem};
+use super::headers::{self, Credential, X_TENANT_ID};
+
+/// Scopes as parameters of [`Caller`].
+pub const SCAN: u8 = Scope::Scan as u8;
+pub const JOBS_READ: u8 = Scope::JobsRead as u8;
+pub const JOBS_WRITE: u8 = Scope::JobsWrite as u8;
+pub const KEYS_READ: u8 = Scope::KeysRead as u8;
+pub const KEYS_WRITE: u8 = Scope::KeysWrite as u8;
+pub const USAGE_READ: u8 = Scope::UsageRead as u8;
+/// Every key may.
+pub const ANY: u8 = u8::MAX;
+
+/// A caller on a route of tenants whose key has the scope `S`; or an operator, who names the tenant.
+#[derive(Debug)]
+pub struct Caller<const S: u8> {
+    pub tenant: TenantId,
+    /// `None` is an operator.
+    pub key: Option<Box<peer::Caller>>,
+}
+
+impl<const S: u8> Caller<S> {
+    /// Whose request counts against the rates.
+    pub fn spend(&self) -> Spend {
+        self.key.as_ref().map(|caller| (caller.tenant.id, caller.key))
+    }
+
+    /// The scopes that this caller can give away.
+    pub fn scopes(&self) -> keys::Scopes {
+        self.key.as_ref().map_or_else(keys::Scopes::all, |caller| caller.scopes)
+    }
+
+    /// The caller's Idempotency-Key, scoped to the tenant.
+    pub fn wish(&self, once: &Idempotency, body: Option<[u8; 32]>) -> Wish {
+        Wish::new(once.key.clone(), self.tenant.to_string(), &once.line, body)
+    }
+}
+
+impl<const S: u8> FromRequestParts<App> for Caller<S> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let credential = Credential::read(&parts.headers)?;
+        let named = headers::tenant_id(&parts.headers);
+        if is_operator(app, &credential).await? {
+            let tenant = operators_tenant(named)?;
+            note(parts, tenant);
+            return Ok(Self { tenant, key: None });
+        }
+        let caller = authenticate(app, &credential).await?;
+        note(parts, caller.tenant.id);
+        admit::<S>(&caller)?;
+        if named?.is_some() {
+            return Err(headers::mistake(&X_TENANT_ID, "is for operators only"));
+        }
+        Ok(Self { tenant: caller.tenant.id, key: Some(caller) })
+    }
+}
+
+/// An operator, on a route that tenants do not have.
+#[derive(Debug, Clone, Copy)]
+pub struct Operator;
+
+impl Operator {
+    /// The operator's Idempotency-Key, scoped to the cluster.
+    pub fn wish(self, once: &Idempotency, body: Option<[u8; 32]>) -> Wish {
+        Wish::new(once.key.clone(), "operator".to_owned(), &once.line, body)
+    }
+}
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let credential = Credential::read(&parts.headers)?;
+        if is_operator(app, &credential).await? {
+            return Ok(Self);
+        }
+        let caller = authenticate(app, &credential).await?;
+        note(parts, caller.tenant.id);
+        Err(Problem::scope_missing("operator"))
+    }
+}
+
+/// The Idempotency-Key of a request and what it must be the same in.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    key: Option<String>,
+    line: String,
+}
+
+impl Idempotency {
+    /// The key, if one was sent.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+}
+
+impl FromRequestParts<App> for Idempotency {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let key = headers::idempotency_key(&parts.headers)?;
+        let line = format!("{} {}", parts.method, parts.uri);
+        Ok(Self { key, line })
+    }
+}
+
+fn note(parts: &Parts, tenant: TenantId) {
+    if let Some(context) = parts.extensions.get::<Context>() {
+        context.set_tenant(tenant.to_string());
+    }
+}
+
+/// Whether the credential is an operator's key. A key that this node does not know is looked for
+/// again in a map that is certainly up to date.
+async fn is_operator(app: &App, credential: &Credential) -> Result<bool, Problem> {
+    if !is_admin_key(credential.expose()) {
+        return Ok(false);
+    }
+    let digest = app.digest("operator", &[credential.expose().as_bytes()])?;
+    if app.map()?.operators.contains_key(&digest) {
+        return Ok(true);
+    }
+    let synced = app.system.host.sync_map().await;
+    synced.map_err(|error| super::app::unanswered(&error.into()))?;
+    if app.map()?.operators.contains_key(&digest) {
+        return Ok(true);
+    }
+    Err(Problem::unauthenticated())
+}
+
+fn operators_tenant(named: Result<Option<&str>, Problem>) -> Result<TenantId, Problem> {
+    let Some(text) = named? else {
+        return Err(headers::mistake(&X_TENANT_ID, "an operator must name the tenant"));
+    };
+    TenantId::parse(text).map_err(|_| Problem::not_found())
+}
+
+async fn authenticate(app: &App, credential: &Credential) -> Result<Box<peer::Caller>, Problem> {
+    let key = ApiKey::parse(credential.expose()).map_err(|_| Problem::unauthenticated())?;
+    let digest = app.digest("key", &[key.text().as_bytes()])?;
+    let ask = Ask::Authenticate { tenant: key.tenant(), digest };
+    match app.ask(key.tenant(), ask).await?.answer {
+        Answer::Caller(caller) => Ok(caller),
+        Answer::Unknown => Err(Problem::unauthenticated()),
+        _ => Err(Problem::new(Code::Internal)),
+    }
+}
+
+/// State before scope. A suspended tenant still reads who it is and what it used.
+fn admit<const S: u8>(caller: &peer::Caller) -> Result<(), Problem> {
+    let reads_itself = S == ANY || S == USAGE_READ;
+    match caller.status {
+        Status::Suspended if !reads_itself => return Err(Problem::new(Code::TenantSuspended)),
+        Status::Expired if !reads_itself => return Err(Problem::new(Code::TrialExpired)),
+        Status::Trial | Status::Active | Status::Suspended | Status::Expired => {}
+    }
+    let wanted = Scope::ALL.into_iter().find(|scope| *scope as u8 == S);
+    match wanted.filter(|&scope| !caller.scopes.has(scope)) {
+        Some(scope) => Err(Problem::scope_missing(scope.name())),
+        None => Ok(()),
+    }
+}

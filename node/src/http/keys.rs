@@ -1,0 +1,289 @@
+//! `/v1/keys` and `/v1/me`, in our form and in that of the published client.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use protocol::keys::{ApiKey, Command, Key, NewKey, RANDOM_BYTES, Scope, Scopes};
+use protocol::peer::{Answer, Ask};
+use protocol::usage::{Period, Report};
+use protocol::wire::{List, keys as wire, tenants as tenants_wire};
+use protocol::{KeyId, Name, Reply};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::app::App;
+use super::auth::{ANY, Caller, Idempotency, KEYS_READ, KEYS_WRITE, USAGE_READ};
+use super::error::{Code, Problem};
+use super::json::{Empty, FromShape, Json, Object};
+use super::openapi::ProblemResponse;
+use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments};
+use super::tenants;
+
+const LIST: &str = "/v1/keys";
+
+/// The routes of this file.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(me))
+        .routes(routes!(create, list))
+        .routes(routes!(create_named))
+        .routes(routes!(list_bare))
+        .routes(routes!(usage))
+        .routes(routes!(get, revoke))
+}
+
+/// Body of `POST /v1/keys`.
+#[derive(Debug)]
+struct Create {
+    name: Name,
+    scopes: Option<Scopes>,
+}
+
+impl FromShape for Create {
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let name = object.required("name", |name| name.parsed(Name::parse));
+        let words = Scope::ALL.map(|scope| (scope.name(), scope));
+        let scopes = object.optional("scopes", |scopes| {
+            scopes.list(1..=Scope::ALL.len(), |scope| scope.one_of(&words))
+        });
+        object.lacking("expires_at", "keys that expire are not part of this build");
+        object.lacking("ip_allow", "address lists are not part of this build");
+        object.lacking("overrides", "limits per key are not part of this build");
+        Some(Self { name: name?, scopes: scopes.map(|scopes| scopes.into_iter().collect()) })
+    }
+}
+
+/// Query of `POST /v1/keys/create`.
+#[derive(Debug)]
+struct Named(Name);
+
+impl FromQuery for Named {
+    fn from_query(parameters: &mut Parameters<'_>) -> Option<Self> {
+        parameters.required("name", Name::parse).map(Self)
+    }
+}
+
+/// Who am I, what may I, what is left
+#[utoipa::path(get, path = "/v1/me", tag = "keys",
+    responses((status = 200, description = "Tenant, key and limits", body = tenants_wire::Me)))]
+async fn me(
+    State(app): State<App>,
+    caller: Caller<ANY>,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    let tenant = caller.tenant;
+    let Some(key) = caller.key else {
+        return Err(Problem::malformed("an operator is not a tenant's key; use /v1/tenants"));
+    };
+    let told = app.ask(tenant, Ask::Limits { tenant, key: key.key }).await?;
+    told.render(|answer, group| {
+        let Answer::Limits(view) = answer else { return None };
+        let state = |policy: &str, scope: &str, limit, remaining| tenants_wire::LimitState {
+            policy: policy.to_owned(),
+            scope: scope.to_owned(),
+            limit,
+            remaining,
+        };
+        let limits = view.limits;
+        Some(tenants_wire::Me {
+            tenant: tenants::shown(&key.tenant, key.status, group),
+            key: tenants_wire::MyKey {
+                key_id: key.key.0,
+                name: key.key_name,
+                key_prefix: key.key_prefix,
+                scopes: scope_names(key.scopes),
+            },
+            limits: vec![
+                state("rate", "tenant", limits.rate, view.rate_left),
+                state("key_rate", "key", limits.key_rate, view.key_rate_left),
+                state("per_month", "tenant", limits.per_month, view.report.remaining),
+            ],
+        })
+    })
+}
+
+/// Make a key
+#[utoipa::path(post, path = LIST, tag = "keys",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
+    request_body = Object,
+    responses((status = 201, description = "The key, shown once", body = wire::NewKey)))]
+async fn create(
+    State(app): State<App>,
+    caller: Caller<KEYS_WRITE>,
+    _: NoQuery,
+    once: Idempotency,
+    body: Json<Create>,
+) -> Result<Response, Problem> {
+    let Create { name, scopes } = body.value;
+    make(&app, &caller, &once, body.digest, name, scopes, StatusCode::CREATED).await
+}
+
+/// Make a key, as the published client asks for it
+#[utoipa::path(post, path = "/v1/keys/create", tag = "keys",
+    params(("name" = String, Query, description = "Name of the key")),
+    responses((status = 200, description = "The key, shown once", body = wire::NewKey)))]
+async fn create_named(
+    State(app): State<App>,
+    caller: Caller<KEYS_WRITE>,
+    Query(Named(name)): Query<Named>,
+    once: Idempotency,
+    body: Json<Empty>,
+) -> Result<Response, Problem> {
+    make(&app, &caller, &once, body.digest, name, None, StatusCode::OK).await
+}
+
+async fn make(
+    app: &App,
+    caller: &Caller<KEYS_WRITE>,
+    once: &Idempotency,
+    body: Option<[u8; 32]>,
+    name: Name,
+    scopes: Option<Scopes>,
+    status: StatusCode,
+) -> Result<Response, Problem> {
+    let wish = caller.wish(once, body);
+    let scopes = scopes.unwrap_or_else(|| caller.scopes());
+    if !caller.scopes().covers(scopes) {
+        return Err(super::app::refused(protocol::Refusal::ScopesExceeded));
+    }
+    let api_key = ApiKey::new(caller.tenant, rand::random::<[u8; RANDOM_BYTES]>());
+    let digest = app.digest("key", &[api_key.text().as_bytes()])?;
+    let new = NewKey { name, digest, prefix: api_key.prefix(), scopes, expires_at: None };
+    let command = protocol::Command::Key(caller.tenant, Command::Create(new));
+    let once = app.once(&wish, Some(api_key.text()))?;
+    let told = app.ask(caller.tenant, Ask::Propose { command, once, spend: None }).await?;
+    let written = told.written()?;
+    let Reply::Key(key) = written.reply.clone() else {
+        return Err(Problem::new(Code::Internal));
+    };
+    let api_key = match &written.replayed {
+        Some(Some(sealed)) => app.unseal(&wish, sealed)?,
+        Some(None) | None => api_key.text().to_owned(),
+    };
+    Ok(written.respond(status, &wire::NewKey { api_key, key: shown(&key) }))
+}
+
+/// Keys of the tenant
+#[utoipa::path(get, path = LIST, tag = "keys",
+    params(("limit" = Option<u32>, Query, description = "1..=1000"),
+        ("cursor" = Option<String>, Query, description = "From `next_cursor`"),
+        ("order" = Option<String>, Query, description = "asc or desc")),
+    responses((status = 200, description = "A page", body = List<wire::Key>)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller<KEYS_READ>,
+    Query(page): Query<Page>,
+) -> Result<Response, Problem> {
+    let scope = caller.tenant.to_string();
+    let cursors = app.cursors()?;
+    let after = page.after(&cursors, &scope, LIST)?;
+    let after = after.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    let tenant = caller.tenant;
+    let ascending = page.order == Order::Ascending;
+    // A tenant has at most a thousand keys, so the other order is read whole and turned.
+    let (asked, limit) = if ascending { (after, page.limit + 1) } else { (None, 1000) };
+    let ask = Ask::Keys { tenant, after: asked.map(KeyId), limit: limit as u32 };
+    app.ask(tenant, ask).await?.render(|answer, _| {
+        let Answer::Keys(mut keys) = answer else { return None };
+        if !ascending {
+            keys.reverse();
+            keys.retain(|key| after.is_none_or(|after| key.id.0 < after));
+        }
+        let more = keys.len() > page.limit;
+        keys.truncate(page.limit);
+        let next = keys.last().filter(|_| more).map(|key| {
+            page.next(&cursors, &scope, LIST, &key.id.0.to_be_bytes())
+        });
+        Some(List::new(keys.iter().map(shown).collect(), next))
+    })
+}
+
+/// Keys of the tenant, as the published client reads them
+#[utoipa::path(get, path = "/v1/keys/me", tag = "keys",
+    responses((status = 200, description = "All keys", body = Vec<wire::Key>)))]
+async fn list_bare(
+    State(app): State<App>,
+    caller: Caller<KEYS_READ>,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    let ask = Ask::Keys { tenant: caller.tenant, after: None, limit: 1000 };
+    app.ask(caller.tenant, ask).await?.render(|answer, _| match answer {
+        Answer::Keys(keys) => Some(keys.iter().map(shown).collect::<Vec<_>>()),
+        _ => None,
+    })
+}
+
+/// Usage of the current month, as the published client reads it
+#[utoipa::path(get, path = "/v1/keys/usage", tag = "keys",
+    responses((status = 200, description = "Usage", body = wire::KeyUsage)))]
+async fn usage(
+    State(app): State<App>,
+    caller: Caller<USAGE_READ>,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    let ask = Ask::Usage { tenant: caller.tenant, period: Period::CurrentMonth };
+    app.ask(caller.tenant, ask).await?.render(|answer, _| {
+        let Answer::Usage(Report { usage, remaining, .. }) = answer else { return None };
+        Some(wire::KeyUsage {
+            total_calls: usage.calls,
+            documents_scanned: usage.documents,
+            tokens_used: usage.tokens,
+            cost_dollars: usage.cost_micros as f64 / 1e6,
+            quota_remaining: remaining,
+        })
+    })
+}
+
+/// One key
+#[utoipa::path(get, path = "/v1/keys/{id}", tag = "keys",
+    params(("id" = u32, Path, description = "The key")),
+    responses((status = 200, description = "The key", body = wire::Key),
+        (status = 404, response = ProblemResponse)))]
+async fn get(
+    State(app): State<App>,
+    caller: Caller<KEYS_READ>,
+    path: Result<Segments<(KeyId,)>, Problem>,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    let Segments((key,)) = path?;
+    app.ask(caller.tenant, Ask::Key(caller.tenant, key)).await?.render(|answer, _| match answer {
+        Answer::Key(key) => Some(shown(&key)),
+        _ => None,
+    })
+}
+
+/// Revoke a key
+#[utoipa::path(delete, path = "/v1/keys/{id}", tag = "keys",
+    params(("id" = u32, Path, description = "The key")),
+    responses((status = 200, description = "No node accepts it any more", body = wire::Deleted),
+        (status = 404, response = ProblemResponse)))]
+async fn revoke(
+    State(app): State<App>,
+    caller: Caller<KEYS_WRITE>,
+    path: Result<Segments<(KeyId,)>, Problem>,
+    _: NoQuery,
+    once: Idempotency,
+) -> Result<Response, Problem> {
+    let wish = caller.wish(&once, None);
+    let Segments((key,)) = path?;
+    let command = protocol::Command::Key(caller.tenant, Command::Revoke(key));
+    let once = app.once(&wish, None)?;
+    let told = app.ask(caller.tenant, Ask::Propose { command, once, spend: None }).await?;
+    let written = told.written()?;
+    Ok(written.respond(StatusCode::OK, &wire::Deleted { key_id: key.0, deleted: true }))
+}
+
+fn shown(key: &Key) -> wire::Key {
+    wire::Key {
+        key_id: key.id.0,
+        name: key.name.to_string(),
+        key_prefix: key.prefix.clone(),
+        scopes: scope_names(key.scopes),
+        created_at: key.created_at.to_string(),
+        expires_at: key.expires_at.map(|at| at.to_string()),
+    }
+}
+
+fn scope_names(scopes: Scopes) -> Vec<String> {
+    scopes.iter().map(|scope| scope.name().to_owned()).collect()
+}

@@ -1,0 +1,230 @@
+//! `/v1/scan` and `/v1/analyze`: documents scored while the caller waits.
+
+use actors::documents::{self, words};
+use actors::slots::{Scanned, SlotError};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use protocol::peer::Ask;
+use protocol::usage::Command;
+use protocol::wire::scan as wire;
+use sha2::{Digest as _, Sha256};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::app::{App, Wish, Written};
+use super::auth::{Caller, Idempotency, SCAN};
+use super::error::{Code, Problem};
+use super::json::{FromShape, Item, Json, Object};
+use super::query::NoQuery;
+
+/// Documents in one request.
+pub const DOCUMENTS_MAX: usize = 1_000;
+/// Characters (Unicode scalar values) of one document.
+pub const CHARACTERS_MAX: usize = 20_000;
+/// Bytes of one request.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// Characters of a document's id.
+const ID_CHARACTERS_MAX: usize = 200;
+/// Documents given to a slot at a time.
+const CHUNK_DOCUMENTS: usize = 16;
+
+/// The routes of this file.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(scan)).routes(routes!(analyze))
+}
+
+/// A document of a request: id and content.
+#[derive(Debug)]
+pub struct Document {
+    pub id: String,
+    pub content: String,
+}
+
+impl Document {
+    /// Reads one, with the metadata that may come along and is not used.
+    pub fn read(item: Item<'_, '_>, with_metadata: bool) -> Option<Self> {
+        item.object(|object| {
+            let id = object.required("id", |id| id.text(1..=ID_CHARACTERS_MAX));
+            let content = object.required("content", |text| {
+                text.excess_is_413().text(1..=CHARACTERS_MAX)
+            });
+            if with_metadata {
+                // The published client sends it; it is the caller's own and decides nothing.
+                let _ = object.optional("metadata", |metadata| metadata.json());
+            }
+            Some(Self { id: id?, content: content? })
+        })
+    }
+}
+
+/// Notes every id that stands twice.
+pub fn note_repeated(object: &Object<'_, '_>, list: &str, documents: &[Document]) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (index, document) in documents.iter().enumerate() {
+        if !seen.insert(document.id.as_str()) {
+            object.mistake(list, format_args!("item {index} repeats an id"));
+        }
+    }
+}
+
+/// Body of `POST /v1/scan`.
+#[derive(Debug)]
+struct Scan {
+    docs: Vec<Document>,
+    page: usize,
+    page_size: usize,
+}
+
+impl FromShape for Scan {
+    const BODY_BYTES_MAX: usize = BODY_BYTES_MAX;
+
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let docs = object.required("docs", |docs| {
+            docs.excess_is_413().list(1..=DOCUMENTS_MAX, |doc| Document::read(doc, true))
+        });
+        if let Some(docs) = &docs {
+            note_repeated(object, "docs", docs);
+        }
+        let page = object.optional("page", |page| page.integer(1..=1_000_000usize));
+        let size = object.optional("page_size", |size| size.integer(1..=1_000usize));
+        Some(Self { docs: docs?, page: page.unwrap_or(1), page_size: size.unwrap_or(100) })
+    }
+}
+
+/// Body of `POST /v1/analyze`.
+#[derive(Debug)]
+struct Analyze {
+    texts: Vec<String>,
+}
+
+impl FromShape for Analyze {
+    const BODY_BYTES_MAX: usize = BODY_BYTES_MAX;
+
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let texts = object.required("texts", |texts| {
+            texts.excess_is_413().list(1..=DOCUMENTS_MAX, |text| {
+                text.excess_is_413().text(1..=CHARACTERS_MAX)
+            })
+        });
+        Some(Self { texts: texts? })
+    }
+}
+
+/// Score documents for attacks
+#[utoipa::path(post, path = "/v1/scan", tag = "scan",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
+    request_body = Object,
+    responses((status = 200, description = "A verdict per document", body = wire::ScanAnswer)))]
+async fn scan(
+    State(app): State<App>,
+    caller: Caller<SCAN>,
+    _: NoQuery,
+    once: Idempotency,
+    body: Json<Scan>,
+) -> Result<Response, Problem> {
+    let wish = caller.wish(&once, body.digest);
+    let Scan { docs, page, page_size } = body.value;
+    let (ids, texts): (Vec<_>, Vec<_>) = docs.into_iter().map(|doc| (doc.id, doc.content)).unzip();
+    let (written, verdicts) = admit_and_scan(&app, &caller, &wish, texts).await?;
+    let summary = summary(&ids, &verdicts);
+    let total_pages = verdicts.len().div_ceil(page_size).max(1);
+    let result = |(doc_id, (verdict, provenance))| wire::ScanResult { doc_id, verdict, provenance };
+    let results = ids.into_iter().zip(verdicts).map(result);
+    let results = results.skip((page - 1).saturating_mul(page_size)).take(page_size).collect();
+    let answer = wire::ScanAnswer { results, summary, page, page_size, total_pages };
+    Ok(written.respond(StatusCode::OK, &answer))
+}
+
+/// Score texts for attacks
+#[utoipa::path(post, path = "/v1/analyze", tag = "scan",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
+    request_body = Object,
+    responses((status = 200, description = "A verdict per text", body = wire::AnalyzeAnswer)))]
+async fn analyze(
+    State(app): State<App>,
+    caller: Caller<SCAN>,
+    _: NoQuery,
+    once: Idempotency,
+    body: Json<Analyze>,
+) -> Result<Response, Problem> {
+    let wish = caller.wish(&once, body.digest);
+    let (written, verdicts) = admit_and_scan(&app, &caller, &wish, body.value.texts).await?;
+    let result = |(text_id, (verdict, provenance))| wire::AnalyzeResult {
+        text_id,
+        verdict,
+        provenance,
+    };
+    let results = verdicts.into_iter().enumerate().map(result).collect();
+    Ok(written.respond(StatusCode::OK, &wire::AnalyzeAnswer { results }))
+}
+
+type Scored = (wire::Verdict, wire::Provenance);
+
+/// Commits the entry of the request while inference already runs; the answer waits for both.
+async fn admit_and_scan(
+    app: &App,
+    caller: &Caller<SCAN>,
+    wish: &Wish,
+    texts: Vec<String>,
+) -> Result<(Written, Vec<Scored>), Problem> {
+    check_documents(caller, texts.len())?;
+    let documents = texts.len() as u32;
+    let tokens = texts.iter().map(|text| words(text)).sum();
+    let command = Command::Scan { documents, tokens };
+    let command = protocol::Command::Usage(caller.tenant, command);
+    let once = app.once(wish, None)?;
+    let ask = Ask::Propose { command, once, spend: caller.spend() };
+    let admitted = app.ask(caller.tenant, ask);
+    let scored = score(app, texts);
+    let (admitted, scored) = tokio::join!(admitted, scored);
+    let written = admitted?.written()?;
+    let scored = scored?;
+    app.edge.metrics.documents_scanned.inc_by(u64::from(documents));
+    Ok((written, scored))
+}
+
+fn check_documents(caller: &Caller<SCAN>, documents: usize) -> Result<(), Problem> {
+    let limit = caller.key.as_ref().and_then(|key| key.tenant.limits().max_documents);
+    match limit.filter(|&limit| documents as u64 > limit) {
+        Some(limit) => Err(Problem::too_large(limit, documents as u64)),
+        None => Ok(()),
+    }
+}
+
+async fn score(app: &App, texts: Vec<String>) -> Result<Vec<Scored>, Problem> {
+    let slots = &app.system.slots;
+    let chunks: Vec<Vec<String>> = texts.chunks(CHUNK_DOCUMENTS).map(<[String]>::to_vec).collect();
+    let scans = futures::future::try_join_all(chunks.into_iter().map(|chunk| slots.scan(chunk)));
+    let scanned = scans.await.map_err(|error| match error {
+        SlotError::Overloaded => Problem::new(Code::Overloaded),
+        SlotError::Ended => Problem::new(Code::NotReady),
+    })?;
+    let identity = slots.identity();
+    let score = |(text, scanned): (&String, Scanned)| {
+        // A text that the model cannot score is a defect; it must not pass as harmless.
+        let verdict = scanned.map_err(|_| Problem::new(Code::Internal))?;
+        Ok((documents::verdict(verdict), documents::provenance(identity, text)))
+    };
+    texts.iter().zip(scanned.into_iter().flatten()).map(score).collect()
+}
+
+fn summary(ids: &[String], verdicts: &[Scored]) -> wire::Summary {
+    let risks = || verdicts.iter().map(|(verdict, _)| verdict.risk);
+    let quarantined = verdicts.iter().filter(|(verdict, _)| verdict.quarantine).count();
+    let mut hasher = Sha256::new();
+    for (id, (_, provenance)) in ids.iter().zip(verdicts) {
+        hasher.update((id.len() as u64).to_be_bytes());
+        hasher.update(id);
+        hasher.update(&provenance.sha256);
+    }
+    let digest = protocol::Digest(hasher.finalize().into()).to_string();
+    wire::Summary {
+        total_docs: verdicts.len(),
+        quarantined_count: quarantined,
+        allowed_count: verdicts.len() - quarantined,
+        avg_risk: risks().map(f64::from).sum::<f64>() / verdicts.len().max(1) as f64,
+        max_risk: risks().max().unwrap_or(0),
+        batch_id: format!("batch_{}", &digest[..32]),
+    }
+}

@@ -1,0 +1,419 @@
+//! `/v1/tenants`, for operators.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use protocol::keys::{ApiKey, NewKey, RANDOM_BYTES, Scopes};
+use protocol::peer::{Answer, Ask};
+use protocol::plans::{Limits, Override, Overrides, Plan};
+use protocol::tenants::{Change, Command, Status, Tenant};
+use protocol::wire::{List, tenants as wire};
+use protocol::{GroupId, Name, Reply, TenantId};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::app::{App, Told, Wish};
+use super::auth::{Idempotency, Operator};
+use super::error::{Code, Problem};
+use super::headers;
+use super::json::{Empty, FromShape, Json, Object};
+use super::openapi::ProblemResponse;
+use super::query::{NoQuery, Order, Page, Query, Segments};
+
+/// A limit of nothing is a suspension; of more than this, a mistake.
+const LIMIT_MAX: u64 = 1_000_000_000_000;
+const LIST: &str = "/v1/tenants";
+/// Limits that are part of the contract and not of this build.
+const LACKING: [&str; 5] = ["per_minute", "per_day", "concurrency", "retention_days", "weight"];
+const LACKING_WHY: &str = "this limit is not part of this build; null is accepted";
+
+type Named = Result<Segments<(TenantId,)>, Problem>;
+
+/// The routes of this file.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(get, update, delete))
+        .routes(routes!(suspend))
+        .routes(routes!(resume))
+        .routes(routes!(set_plan))
+}
+
+/// Body of `POST /v1/tenants`.
+#[derive(Debug)]
+struct Create {
+    name: Name,
+    plan: Plan,
+    overrides: Overrides,
+    domain: Option<Name>,
+    region: Option<Name>,
+}
+
+impl FromShape for Create {
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let name = object.required("name", |name| name.parsed(Name::parse));
+        let plan = object.optional("plan", |plan| plan.one_of(&plans()));
+        let overrides = object.optional("overrides", |over| over.object(overrides));
+        let domain = object.optional("domain", |domain| domain.parsed(Name::parse));
+        let region = object.optional("region", |region| region.parsed(Name::parse));
+        object.lacking("time_zone", "time zones are not part of this build; months are UTC");
+        let plan = plan.unwrap_or(Plan::Trial);
+        Some(Self { name: name?, plan, overrides: overrides.unwrap_or_default(), domain, region })
+    }
+}
+
+fn plans() -> [(&'static str, Plan); 4] {
+    Plan::ALL.map(|plan| (plan.name(), plan))
+}
+
+fn overrides(object: &mut Object<'_, '_>) -> Option<Overrides> {
+    let mut limit = |name: &str| {
+        let read = object.nullable(name, |limit| limit.integer(0..=LIMIT_MAX));
+        match read {
+            None => Override::Plan,
+            Some(None) => Override::Unlimited,
+            Some(Some(limit)) => Override::Limit(limit),
+        }
+    };
+    let overrides = Overrides {
+        rate: limit("rate"),
+        burst: limit("burst"),
+        key_rate: limit("key_rate"),
+        key_burst: limit("key_burst"),
+        per_month: limit("per_month"),
+        max_documents: limit("max_documents"),
+        max_bytes: limit("max_bytes"),
+        max_backlog: limit("max_backlog"),
+    };
+    for name in LACKING {
+        object.lacking(name, LACKING_WHY);
+    }
+    Some(overrides)
+}
+
+/// Body of `PATCH /v1/tenants/{id}`.
+#[derive(Debug)]
+struct Update {
+    name: Change<Name>,
+    domain: Change<Option<Name>>,
+    region: Change<Option<Name>>,
+}
+
+impl FromShape for Update {
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let name = object.optional("name", |name| name.parsed(Name::parse));
+        let domain = object.nullable("domain", |domain| domain.parsed(Name::parse));
+        let region = object.nullable("region", |region| region.parsed(Name::parse));
+        object.lacking("time_zone", "time zones are not part of this build; months are UTC");
+        let change = |set: Option<Option<Name>>| set.map_or(Change::Keep, Change::Set);
+        let name = name.map_or(Change::Keep, Change::Set);
+        Some(Self { name, domain: change(domain), region: change(region) })
+    }
+}
+
+/// Body of `PUT /v1/tenants/{id}/plan`.
+#[derive(Debug)]
+struct SetPlan {
+    plan: Plan,
+    overrides: Option<Overrides>,
+}
+
+impl FromShape for SetPlan {
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let plan = object.required("plan", |plan| plan.one_of(&plans()));
+        let overrides = object.optional("overrides", |over| over.object(overrides));
+        Some(Self { plan: plan?, overrides })
+    }
+}
+
+/// Make a tenant and its first key
+#[utoipa::path(post, path = LIST, tag = "tenants",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
+    request_body = Object,
+    responses((status = 201, description = "The tenant, with its key", body = wire::NewTenant)))]
+async fn create(
+    State(app): State<App>,
+    operator: Operator,
+    _: NoQuery,
+    once: Idempotency,
+    body: Json<Create>,
+) -> Result<Response, Problem> {
+    let wish = operator.wish(&once, body.digest);
+    let tenant = new_tenant_id(&app, &wish)?;
+    let api_key = ApiKey::new(tenant, rand::random::<[u8; RANDOM_BYTES]>());
+    let Create { name, plan, overrides, domain, region } = body.value;
+    let first = Name::parse("default").map_err(|_| Problem::new(Code::Internal))?;
+    let key = NewKey {
+        name: first,
+        digest: app.digest("key", &[api_key.text().as_bytes()])?,
+        prefix: api_key.prefix(),
+        scopes: Scopes::all(),
+        expires_at: None,
+    };
+    let command = Command::Create { name, plan, overrides, domain, region, key };
+    let told = propose(&app, tenant, command, &wish, Some(api_key.text())).await?;
+    let written = told.written()?;
+    let Reply::TenantCreated(tenant, key) = written.reply.clone() else {
+        return Err(Problem::new(Code::Internal));
+    };
+    let api_key = match &written.replayed {
+        Some(Some(sealed)) => app.unseal(&wish, sealed)?,
+        Some(None) | None => api_key.text().to_owned(),
+    };
+    let status = tenant.status(tenant.created_at);
+    let body = wire::NewTenant {
+        tenant: shown(&tenant, status, written.group),
+        api_key,
+        key_id: key.id.0,
+        key_prefix: key.prefix.clone(),
+    };
+    Ok(written.respond(StatusCode::CREATED, &body))
+}
+
+/// A new id. With an Idempotency-Key its random half follows from the key, so that a repeated call
+/// reaches the shard where the first answer is kept.
+fn new_tenant_id(app: &App, wish: &Wish) -> Result<TenantId, Problem> {
+    let id = uuid::Uuid::now_v7().as_u128();
+    let Some(key) = &wish.key else { return Ok(TenantId(id)) };
+    const RANDOM: u128 = 0x3fff_ffff_ffff_ffff;
+    let digest = app.digest("tenant", &[key.as_bytes()])?.0;
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Ok(TenantId(id & !RANDOM | u128::from_be_bytes(bytes) & RANDOM))
+}
+
+async fn propose(
+    app: &App,
+    tenant: TenantId,
+    command: Command,
+    wish: &Wish,
+    secret: Option<&str>,
+) -> Result<Told, Problem> {
+    let command = protocol::Command::Tenant(tenant, command);
+    let once = app.once(wish, secret)?;
+    app.ask(tenant, Ask::Propose { command, once, spend: None }).await
+}
+
+/// Tenants, in the order they were made
+#[utoipa::path(get, path = LIST, tag = "tenants",
+    params(("limit" = Option<u32>, Query, description = "1..=1000"),
+        ("cursor" = Option<String>, Query, description = "From `next_cursor`"),
+        ("order" = Option<String>, Query, description = "asc or desc")),
+    responses((status = 200, description = "A page", body = List<wire::Tenant>)))]
+async fn list(
+    State(app): State<App>,
+    _: Operator,
+    Query(page): Query<Page>,
+) -> Result<Response, Problem> {
+    let cursors = app.cursors()?;
+    let after = page.after(&cursors, "operator", LIST)?;
+    let after = after.and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes);
+    if page.order == Order::Descending {
+        let detail = "tenants are listed oldest first only";
+        return Err(Problem::malformed(detail));
+    }
+    let mut rows: Vec<(Tenant, Status, GroupId)> = Vec::new();
+    let map = app.map()?;
+    let limit = page.limit as u32 + 1;
+    for (group, _) in map.shards() {
+        let ask = Ask::Tenants { after: after.map(TenantId), limit };
+        let told = app.ask_group(group, ask).await?;
+        let Answer::Tenants(tenants) = told.answer else {
+            return Err(Problem::new(Code::Internal));
+        };
+        rows.extend(tenants.into_iter().map(|(tenant, status)| (tenant, status, group)));
+    }
+    rows.sort_by_key(|(tenant, ..)| tenant.id);
+    let more = rows.len() > page.limit;
+    rows.truncate(page.limit);
+    let next = rows.last().filter(|_| more).map(|(tenant, ..)| {
+        page.next(&cursors, "operator", LIST, &tenant.id.0.to_be_bytes())
+    });
+    let data = rows.iter().map(|(tenant, status, group)| shown(tenant, *status, *group)).collect();
+    Ok(axum::Json(List::new(data, next)).into_response())
+}
+
+/// One tenant
+#[utoipa::path(get, path = "/v1/tenants/{id}", tag = "tenants",
+    params(("id" = String, Path, description = "The tenant")),
+    responses((status = 200, description = "The tenant", body = wire::Tenant),
+        (status = 404, response = ProblemResponse)))]
+async fn get(
+    State(app): State<App>,
+    _: Operator,
+    path: Named,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    let Segments((tenant,)) = path?;
+    app.ask(tenant, Ask::Tenant(tenant)).await?.render(|answer, group| match answer {
+        Answer::Tenant(tenant, status) => Some(shown(&tenant, status, group)),
+        _ => None,
+    })
+}
+
+/// Change a tenant
+#[utoipa::path(patch, path = "/v1/tenants/{id}", tag = "tenants",
+    params(("id" = String, Path, description = "The tenant"),
+        ("If-Match" = Option<String>, Header, description = "The version that is to be changed")),
+    request_body = Object,
+    responses((status = 200, description = "The tenant as it is now", body = wire::Tenant)))]
+async fn update(
+    State(app): State<App>,
+    operator: Operator,
+    path: Named,
+    _: NoQuery,
+    if_match: IfMatch,
+    once: Idempotency,
+    body: Json<Update>,
+) -> Result<Response, Problem> {
+    let wish = operator.wish(&once, body.digest);
+    let Update { name, domain, region } = body.value;
+    let command = Command::Update { name, domain, region, if_version: if_match.0 };
+    change(&app, path, command, &wish).await
+}
+
+/// Put a tenant on a plan
+#[utoipa::path(put, path = "/v1/tenants/{id}/plan", tag = "tenants",
+    params(("id" = String, Path, description = "The tenant")),
+    request_body = Object,
+    responses((status = 200, description = "The tenant as it is now", body = wire::Tenant)))]
+async fn set_plan(
+    State(app): State<App>,
+    operator: Operator,
+    path: Named,
+    _: NoQuery,
+    once: Idempotency,
+    body: Json<SetPlan>,
+) -> Result<Response, Problem> {
+    let wish = operator.wish(&once, body.digest);
+    let SetPlan { plan, overrides } = body.value;
+    change(&app, path, Command::SetPlan { plan, overrides }, &wish).await
+}
+
+/// Refuse a tenant's keys until it is resumed
+#[utoipa::path(post, path = "/v1/tenants/{id}/suspend", tag = "tenants",
+    params(("id" = String, Path, description = "The tenant")),
+    responses((status = 200, description = "The tenant as it is now", body = wire::Tenant)))]
+async fn suspend(
+    State(app): State<App>,
+    operator: Operator,
+    path: Named,
+    _: NoQuery,
+    once: Idempotency,
+    body: Json<Empty>,
+) -> Result<Response, Problem> {
+    let wish = operator.wish(&once, body.digest);
+    change(&app, path, Command::Suspend, &wish).await
+}
+
+/// Let a suspended tenant work again
+#[utoipa::path(post, path = "/v1/tenants/{id}/resume", tag = "tenants",
+    params(("id" = String, Path, description = "The tenant")),
+    responses((status = 200, description = "The tenant as it is now", body = wire::Tenant)))]
+async fn resume(
+    State(app): State<App>,
+    operator: Operator,
+    path: Named,
+    _: NoQuery,
+    once: Idempotency,
+    body: Json<Empty>,
+) -> Result<Response, Problem> {
+    let wish = operator.wish(&once, body.digest);
+    change(&app, path, Command::Resume, &wish).await
+}
+
+async fn change(app: &App, path: Named, command: Command, wish: &Wish) -> Result<Response, Problem> {
+    let Segments((tenant,)) = path?;
+    let written = propose(app, tenant, command, wish, None).await?.written()?;
+    let Reply::Tenant(tenant) = written.reply.clone() else {
+        return Err(Problem::new(Code::Internal));
+    };
+    let status = tenant.status(tenant.updated_at);
+    let body = shown(&tenant, status, written.group);
+    Ok(written.respond(StatusCode::OK, &body))
+}
+
+/// Delete a tenant with its keys and jobs
+#[utoipa::path(delete, path = "/v1/tenants/{id}", tag = "tenants",
+    params(("id" = String, Path, description = "The tenant")),
+    responses((status = 200, description = "It is gone", body = wire::Deleted)))]
+async fn delete(
+    State(app): State<App>,
+    operator: Operator,
+    path: Named,
+    _: NoQuery,
+    once: Idempotency,
+) -> Result<Response, Problem> {
+    let wish = operator.wish(&once, None);
+    let Segments((tenant,)) = path?;
+    let written = propose(&app, tenant, Command::Delete, &wish, None).await?.written()?;
+    let body = wire::Deleted { id: tenant.to_string(), deleted: true };
+    Ok(written.respond(StatusCode::OK, &body))
+}
+
+/// `If-Match: "<version>"`.
+#[derive(Debug)]
+struct IfMatch(Option<u64>);
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        _: &S,
+    ) -> Result<Self, Problem> {
+        let name = axum::http::header::IF_MATCH;
+        let Some(text) = headers::single(&parts.headers, &name)? else { return Ok(Self(None)) };
+        if text == "*" {
+            return Ok(Self(None));
+        }
+        let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        let version = version.and_then(|version| version.parse().ok());
+        version.map(|version| Self(Some(version))).ok_or_else(|| {
+            headers::mistake(&name, "must be an entity tag of this tenant, like \"3\"")
+        })
+    }
+}
+
+/// A tenant as the API shows it.
+pub fn shown(tenant: &Tenant, status: Status, group: GroupId) -> wire::Tenant {
+    wire::Tenant {
+        id: tenant.id.to_string(),
+        name: tenant.name.to_string(),
+        plan: tenant.plan.name().to_owned(),
+        status: status.name().to_owned(),
+        limits: limits(&tenant.limits()),
+        domain: tenant.domain.as_ref().map(Name::to_string),
+        region: tenant.region.as_ref().map(Name::to_string),
+        trial_ends_at: tenant.trial_ends_at.map(|at| at.to_string()),
+        created_at: tenant.created_at.to_string(),
+        updated_at: tenant.updated_at.to_string(),
+        version: tenant.version,
+        shard: group.0,
+    }
+}
+
+/// Limits as the API shows them.
+pub fn limits(limits: &Limits) -> wire::Limits {
+    let Limits {
+        rate,
+        burst,
+        key_rate,
+        key_burst,
+        per_month,
+        max_documents,
+        max_bytes,
+        max_backlog,
+    } = *limits;
+    wire::Limits {
+        rate,
+        burst,
+        key_rate,
+        key_burst,
+        per_month,
+        max_documents,
+        max_bytes,
+        max_backlog,
+    }
+}
+
