@@ -176,7 +176,9 @@ impl Service for BlobService {
 async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
     let (tenant, digest, content) = open_message(body).ok_or("not a blob message")?;
     match kind {
-        Kind::BlobPut if sha256(&content) != digest => Err("content does not match its name".into()),
+        Kind::BlobPut if sha256(&content) != digest => {
+            Err("content does not match its name".into())
+        }
         Kind::BlobPut => {
             let written = disk.write(tenant, digest, content).await;
             written.map(|()| Bytes::new()).map_err(|error| error.to_string())
@@ -191,8 +193,7 @@ async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::TransferLeader
         | Kind::MetaPropose
         | Kind::MetaIndex
-        | Kind::Join
-        | Kind::BlobHas => Err("not on this connection".to_owned()),
+        | Kind::Join => Err("not on this connection".to_owned()),
     }
 }
 

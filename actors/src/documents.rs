@@ -49,7 +49,8 @@ pub fn read(blob: &[u8]) -> Result<Vec<Document>, BadLine> {
 /// What made a result.
 #[must_use]
 pub fn provenance(identity: &ModelIdentity, content: &str) -> Provenance {
-    let ModelIdentity { name, version, sha256: model, engine, engine_version, precision } = identity;
+    let ModelIdentity { name, version, sha256: model, engine, engine_version, precision } =
+        identity;
     Provenance {
         model: format!("{name}@{version} sha256:{model}"),
         engine: format!("{engine} {engine_version} {precision}"),

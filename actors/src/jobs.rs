@@ -76,7 +76,6 @@ pub(crate) fn watch(owned: &Owned, coordinator: BoundedRef<Message>) {
                 effect = effects.recv() => match effect {
                     // One that was missed is seen in the state.
                     Ok(Effect::Dispatch) | Err(RecvError::Lagged(_)) => {}
-                    Ok(Effect::Forget(_)) => continue,
                     Err(RecvError::Closed) => return,
                 },
             }
@@ -243,7 +242,8 @@ impl State {
 
     fn expire(&mut self, task: &Assignment) {
         let key = (task.tenant, task.job, task.task);
-        if let Some(lease) = self.leases.get_mut(&key).filter(|lease| lease.attempt == task.attempt) {
+        if let Some(lease) = self.leases.get_mut(&key).filter(|lease| lease.attempt == task.attempt)
+        {
             info!(job = %task.job, task = task.task, node = %lease.worker.node, "task not taken");
             lease.until = Instant::now();
         }

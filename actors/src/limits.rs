@@ -100,7 +100,8 @@ impl State {
         let now = self.owned.clock.now();
         let tokens = |level: Option<u64>| level.map(|level| level / TOKEN);
         let of_tenant = self.buckets.level(now, (tenant, None), limits.rate, limits.burst);
-        let of_key = self.buckets.level(now, (tenant, Some(key)), limits.key_rate, limits.key_burst);
+        let of_key =
+            self.buckets.level(now, (tenant, Some(key)), limits.key_rate, limits.key_burst);
         (tokens(of_tenant), tokens(of_key))
     }
 
@@ -158,8 +159,7 @@ impl Buckets {
             };
             let rate = rate.unwrap_or(0);
             // A rate of nothing never refills; an hour is as good an answer as any.
-            let retry_after_ms =
-                if rate == 0 { 3_600_000 } else { (TOKEN - level).div_ceil(rate) };
+            let retry_after_ms = if rate == 0 { 3_600_000 } else { (TOKEN - level).div_ceil(rate) };
             let remaining = level / TOKEN;
             return Err(Refusal::Rate { policy, limit: rate, remaining, retry_after_ms });
         }
@@ -178,13 +178,7 @@ impl Buckets {
 
     /// What is in a bucket now; `None` without a limit. A bucket that was never used has what an
     /// empty one has gained since the ownership began.
-    fn level(
-        &self,
-        now: Time,
-        name: Name,
-        rate: Option<u64>,
-        burst: Option<u64>,
-    ) -> Option<u64> {
+    fn level(&self, now: Time, name: Name, rate: Option<u64>, burst: Option<u64>) -> Option<u64> {
         let rate = rate?;
         let (level, at) =
             self.levels.get(&name).map_or((0, self.since), |bucket| (bucket.level, bucket.at));

@@ -25,9 +25,9 @@ use tracing::{debug, error, info};
 use crate::ask::AskError;
 use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
+use crate::jobs::Load;
 use crate::jobs::Workers;
 use crate::jobs::workers::{KIND_LOAD, KIND_WORK};
-use crate::jobs::Load;
 use crate::remote::{Envelope, Inbound, PeerId, PeerState, PeerTransport, ReplyFrame};
 use crate::router::{KIND_ASK, Router};
 use crate::shard::{ShardSupervisor, Start};
@@ -275,12 +275,7 @@ async fn publish_load(me: Worker, slots: Slots, runner: Runner, workers: Workers
     }
 }
 
-async fn tell_load(
-    me: NodeId,
-    transport: Arc<dyn PeerTransport>,
-    slots: Slots,
-    runner: Runner,
-) {
+async fn tell_load(me: NodeId, transport: Arc<dyn PeerTransport>, slots: Slots, runner: Runner) {
     let mut ticks = tokio::time::interval(LOAD_INTERVAL);
     loop {
         ticks.tick().await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use protocol::peer::{Answer, Ask, Caller};
+use protocol::tenants::Tenant;
 use protocol::{Digest, Refusal, TenantId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft::machine::Machine;
@@ -60,12 +61,17 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
     let missing = Answer::Refused(Refusal::NotFound);
     match ask {
         Ask::Authenticate { tenant, digest } => authenticate(owned, view, *tenant, *digest),
-        Ask::Tenant(tenant) => view.tenants.get(*tenant).map_or(missing, |tenant| {
-            Answer::Tenant(Box::new(tenant.clone()), tenant.status(now))
-        }),
-        Ask::Tenants { after, limit } => {
-            let rows = view.tenants.after(*after).take(bounded(*limit));
-            Answer::Tenants(rows.map(|tenant| (tenant.clone(), tenant.status(now))).collect())
+        Ask::Tenant(tenant) => view
+            .tenants
+            .get(*tenant)
+            .map_or(missing, |tenant| Answer::Tenant(Box::new(tenant.clone()), tenant.status(now))),
+        Ask::Tenants { after, limit, ascending } => {
+            let row = |tenant: &Tenant| (tenant.clone(), tenant.status(now));
+            let limit = bounded(*limit);
+            Answer::Tenants(match ascending {
+                true => view.tenants.after(*after).take(limit).map(row).collect(),
+                false => view.tenants.before(*after).take(limit).map(row).collect(),
+            })
         }
         Ask::Key(tenant, key) => {
             view.keys.get(*tenant, *key).map_or(missing, |key| Answer::Key(Box::new(key.clone())))
@@ -74,9 +80,10 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
             let rows = view.keys.after(*tenant, *after).take(bounded(*limit));
             Answer::Keys(rows.cloned().collect())
         }
-        Ask::Usage { tenant, period } => view.tenants.get(*tenant).map_or(missing, |tenant| {
-            Answer::Usage(view.usage.report(tenant, *period, now))
-        }),
+        Ask::Usage { tenant, period } => view
+            .tenants
+            .get(*tenant)
+            .map_or(missing, |tenant| Answer::Usage(view.usage.report(tenant, *period, now))),
         Ask::Propose { .. }
         | Ask::Limits { .. }
         | Ask::Job(..)
@@ -88,8 +95,7 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
 
 fn authenticate(owned: &Owned, view: &Machine, tenant: TenantId, digest: Digest) -> Answer {
     let now = owned.clock.now();
-    let (Some(row), Some(key)) =
-        (view.tenants.get(tenant), view.keys.find(tenant, digest, now))
+    let (Some(row), Some(key)) = (view.tenants.get(tenant), view.keys.find(tenant, digest, now))
     else {
         return Answer::Unknown;
     };

@@ -144,7 +144,9 @@ impl Runner {
                 Ok(Answer::Applied(applied)) => {
                     match applied.outcome {
                         Ok(_) => debug!(%job, task = number, attempt, "result committed"),
-                        Err(refusal) => info!(%job, task = number, attempt, %refusal, "result refused"),
+                        Err(refusal) => {
+                            info!(%job, task = number, attempt, %refusal, "result refused")
+                        }
                     }
                     return;
                 }

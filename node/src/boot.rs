@@ -375,7 +375,8 @@ async fn register(host: &Host, registration: Registration) {
 async fn start_slots(config: &Config) -> Result<Slots, BootError> {
     let inference = &config.inference;
     let choice = inference.engine;
-    let library = Some(PathBuf::from(&inference.library)).filter(|path| !path.as_os_str().is_empty());
+    let library =
+        Some(PathBuf::from(&inference.library)).filter(|path| !path.as_os_str().is_empty());
     let options = Options { library, ..Options::default() };
     let loaded = tokio::task::spawn_blocking(move || Scanner::load(choice, options)).await;
     let loaded = loaded.map_err(|error| failed(&error.to_string()))?;

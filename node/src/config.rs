@@ -12,8 +12,17 @@ use actors::inference::EngineChoice;
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
 /// Variables of the command line that are not settings of a node.
 const FOREIGN: [&str; 11] = [
-    "SKEP_BIN", "SKEP_CONFIG", "SKEP_DATA", "SKEP_KEY", "SKEP_KEY_FILE", "SKEP_LOG", "SKEP_NODE",
-    "SKEP_OUTPUT", "SKEP_TENANT", "SKEP_VERBOSE", "SKEP_QUIET",
+    "SKEP_BIN",
+    "SKEP_CONFIG",
+    "SKEP_DATA",
+    "SKEP_KEY",
+    "SKEP_KEY_FILE",
+    "SKEP_LOG",
+    "SKEP_NODE",
+    "SKEP_OUTPUT",
+    "SKEP_TENANT",
+    "SKEP_VERBOSE",
+    "SKEP_QUIET",
 ];
 
 /// The settings of a node.
@@ -101,7 +110,9 @@ pub struct Sources<'a> {
 /// The settings that result.
 pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
     let table = merged(sources)?;
-    table.try_into().map_err(|error: toml::de::Error| ConfigError::Value(error.message().to_owned()))
+    table
+        .try_into()
+        .map_err(|error: toml::de::Error| ConfigError::Value(error.message().to_owned()))
 }
 
 /// The settings that result, as a table with every key.
@@ -192,7 +203,11 @@ fn key_of_variable(table: &Table, name: &str) -> Result<Option<String>, ConfigEr
 fn keys(table: &Table) -> Vec<String> {
     let of_section = |(section, values): (&String, &Value)| {
         let names = values.as_table().map(|values| values.keys().cloned().collect::<Vec<_>>());
-        names.unwrap_or_default().into_iter().map(|name| format!("{section}.{name}")).collect::<Vec<_>>()
+        names
+            .unwrap_or_default()
+            .into_iter()
+            .map(|name| format!("{section}.{name}"))
+            .collect::<Vec<_>>()
     };
     table.iter().flat_map(of_section).collect()
 }

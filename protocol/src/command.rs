@@ -178,6 +178,4 @@ pub struct Applied {
 pub enum Effect {
     /// There are tasks to lease.
     Dispatch,
-    /// A tenant's keys or limits changed.
-    Forget(TenantId),
 }

@@ -15,8 +15,6 @@ pub const SHARDS: u32 = 16;
 pub const TOKENS_MAX: usize = 1_000;
 /// The longest life of a join token.
 pub const TOKEN_TTL_MAX_S: u64 = 3_600;
-/// Operator keys that there can be.
-pub const OPERATORS_MAX: usize = 100;
 /// Nodes that there can be.
 pub const NODES_MAX: usize = 200;
 
@@ -138,7 +136,10 @@ pub enum Command {
         group: GroupId,
         node: NodeId,
     },
-    Prefer { group: GroupId, node: NodeId },
+    Prefer {
+        group: GroupId,
+        node: NodeId,
+    },
     /// Nothing changes; the digest of the map is taken here.
     Mark,
 }

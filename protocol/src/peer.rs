@@ -25,10 +25,11 @@ pub enum Ask {
         spend: Option<(TenantId, KeyId)>,
     },
     Tenant(TenantId),
-    /// Tenants of this shard in order of id, after `after`.
+    /// Tenants of this shard in order of id, beyond `after`.
     Tenants {
         after: Option<TenantId>,
         limit: u32,
+        ascending: bool,
     },
     Key(TenantId, KeyId),
     Keys {

@@ -44,7 +44,6 @@ pub struct Overrides {
     pub key_burst: Override,
     pub per_month: Override,
     pub max_documents: Override,
-    pub max_bytes: Override,
     pub max_backlog: Override,
 }
 
@@ -61,8 +60,6 @@ pub struct Limits {
     pub per_month: Option<u64>,
     /// Documents in one job.
     pub max_documents: Option<u64>,
-    /// Bytes in one request's body.
-    pub max_bytes: Option<u64>,
     /// Documents waiting in all of the tenant's jobs.
     pub max_backlog: Option<u64>,
 }
@@ -115,7 +112,6 @@ impl Plan {
             key_burst: Some(100),
             per_month,
             max_documents: Some(10_000),
-            max_bytes: None,
             max_backlog: Some(1_000_000),
         }
     }
@@ -133,7 +129,6 @@ impl Overrides {
             key_burst: self.key_burst.over(limits.key_burst),
             per_month: self.per_month.over(limits.per_month),
             max_documents: self.max_documents.over(limits.max_documents),
-            max_bytes: self.max_bytes.over(limits.max_bytes),
             max_backlog: self.max_backlog.over(limits.max_backlog),
         }
     }

@@ -23,15 +23,16 @@ const EFFECTS_MAX: usize = 1024;
 pub struct Shared {
     machine: Arc<RwLock<Machine>>,
     effects: broadcast::Sender<Effect>,
+    /// Where the node reads the cluster map; written before an entry counts as applied.
     map: watch::Sender<Option<Arc<Map>>>,
 }
 
 impl Shared {
-    pub(crate) fn new(group: GroupId) -> Self {
+    pub(crate) fn new(group: GroupId, map: watch::Sender<Option<Arc<Map>>>) -> Self {
         Self {
             machine: Arc::new(RwLock::new(Machine::new(group))),
             effects: broadcast::Sender::new(EFFECTS_MAX),
-            map: watch::Sender::new(None),
+            map,
         }
     }
 
@@ -44,11 +45,6 @@ impl Shared {
 
     pub(crate) fn effects(&self) -> broadcast::Receiver<Effect> {
         self.effects.subscribe()
-    }
-
-    /// The cluster map, as the meta group's replica has it.
-    pub(crate) fn map(&self) -> watch::Receiver<Option<Arc<Map>>> {
-        self.map.subscribe()
     }
 
     fn apply(&self, index: u64, term: u64, entry: Entry) -> Response {

@@ -4,10 +4,10 @@ use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ReadPolicy;
+use openraft::{Instant as _, ServerState};
 use protocol::owner::{Epoch, OpenOwner, Owner};
 use protocol::{
     Applied, Command, Effect, Entry, GroupId, NodeId, Proposal, ReplicaId, Reply, codec,

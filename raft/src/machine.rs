@@ -117,7 +117,7 @@ impl Machine {
             Command::OpenOwner(_) => unreachable!("opened before epochs are compared"),
             Command::Marker | Command::Node(nodes::Asked::Mark) => self.mark(index),
             Command::Tenant(tenant, command) => tenants::apply(self, now, tenant, command, effects),
-            Command::Key(tenant, command) => keys::apply(self, now, tenant, command, effects),
+            Command::Key(tenant, command) => keys::apply(self, now, tenant, command),
             Command::Usage(tenant, command) => usage::apply(self, now, tenant, command),
             Command::Job(tenant, command) => jobs::apply(self, now, tenant, command, effects),
             Command::Node(command) => nodes::apply(&mut self.nodes, now, command),

@@ -66,7 +66,6 @@ pub enum Kind {
     Join = 7,
     BlobPut = 20,
     BlobGet = 21,
-    BlobHas = 22,
 }
 
 impl Kind {
@@ -81,7 +80,6 @@ impl Kind {
             Self::Join,
             Self::BlobPut,
             Self::BlobGet,
-            Self::BlobHas,
         ]
         .into_iter()
         .find(|&kind| kind as u8 == number)

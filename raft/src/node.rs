@@ -187,18 +187,17 @@ impl Host {
         replica: ReplicaId,
     ) -> Result<Group, HostError> {
         let failed = |why: String| HostError::Start { group, why };
-        let shared = Shared::new(group);
+        let shared = Shared::new(group, self.map.clone());
         let config = Arc::new(config().map_err(|error| failed(error.to_string()))?);
         let network = Network::new(Arc::clone(&self.peers), group);
         let log = Log::new(self.wal.group(group.0));
         let applier = Applier::new(shared.clone());
-        let map = shared.map();
         let raft = Raft::new(replica.0, config, network, log, applier)
             .await
             .map_err(|error| failed(error.to_string()))?;
         elect_when_alone(&raft, replica).await;
         if group.is_meta() {
-            tokio::spawn(Arc::clone(self).follow_map(map));
+            tokio::spawn(Arc::clone(self).follow_map(self.map.subscribe()));
         }
         Ok(Group::start(group, replica, self.life, raft, shared))
     }
@@ -316,10 +315,12 @@ impl Host {
 
     /// Learns addresses, and hosts what the map puts here.
     async fn follow_map(self: Arc<Self>, mut map: watch::Receiver<Option<Arc<Map>>>) {
+        // What the log already held was published before this task began.
+        map.mark_changed();
         while map.changed().await.is_ok() {
             let Some(now) = map.borrow_and_update().clone() else { continue };
             self.learn_addresses(&now).await;
-            for (&group, _) in &now.groups {
+            for &group in now.groups.keys() {
                 let Some(replica) = now.replica_on(group, self.life.node) else { continue };
                 if self.group(group).is_some() || group.is_meta() {
                     continue;
@@ -329,7 +330,6 @@ impl Host {
                     error!(%group, %failure, "replica not hosted");
                 }
             }
-            self.map.send_replace(Some(now));
         }
     }
 

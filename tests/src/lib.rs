@@ -7,8 +7,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use client::Client;
+use client::{Client, Credential};
 use node::cli::launch::{self, Digests, Spec, free_ports};
+
+pub mod raw;
 
 pub use node::cli::demo::corpus;
 pub use node::cli::launch::{Ports, Probe, TenantKey, until};
@@ -112,6 +114,16 @@ impl Cluster {
     /// The tenant and its key.
     pub fn tenant(&self) -> Result<&TenantKey> {
         self.inner.state().tenant.as_ref().context("the cluster has no tenant")
+    }
+
+    /// A client of node `i` alone with some key.
+    pub fn client_of(&self, i: usize, key: &str) -> Result<Client> {
+        Ok(Client::new(vec![self.url(i)], Credential::key(key))?)
+    }
+
+    /// A client of all nodes with some key.
+    pub fn clients_of(&self, key: &str) -> Result<Client> {
+        Ok(Client::new(self.inner.urls(), Credential::key(key))?)
     }
 
     pub fn data(&self, i: usize) -> PathBuf {

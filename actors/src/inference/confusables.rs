@@ -133,6 +133,9 @@ mod tests {
     fn the_table_is_sorted_and_leads_to_latin() {
         assert!(PAIRS.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert!(PAIRS.iter().all(|(from, to)| !from.is_ascii() && to.is_ascii_lowercase()));
-        assert_eq!((latin('а'), latin('в'), latin('В'), latin('a')), (Some('a'), None, Some('b'), None));
+        assert_eq!(
+            (latin('а'), latin('в'), latin('В'), latin('a')),
+            (Some('a'), None, Some('b'), None)
+        );
     }
 }

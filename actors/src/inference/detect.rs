@@ -113,7 +113,8 @@ fn disguised(rules: &Rules, kind: Kind, normal: &Normal, found: &mut Findings) {
     let mut inside = Findings::default();
     rules.apply(normal, &mut inside);
     // What shows without the disguise has been found already.
-    let known = |hit: &Hit| found.hits.iter().any(|old| old.class == hit.class && old.start == hit.start);
+    let known =
+        |hit: &Hit| found.hits.iter().any(|old| old.class == hit.class && old.start == hit.start);
     inside.hits.retain(|hit| !known(hit));
     report(inside, kind, Path::default(), None, found);
 }
@@ -139,7 +140,13 @@ fn inner(rules: &Rules, layer: Layer, outer: Path, budget: &mut Budget, found: &
 }
 
 /// Passes on what a layer held, and that it was hidden, if it held anything of weight.
-fn report(inside: Findings, kind: Kind, outer: Path, place: Option<(u32, u32)>, found: &mut Findings) {
+fn report(
+    inside: Findings,
+    kind: Kind,
+    outer: Path,
+    place: Option<(u32, u32)>,
+    found: &mut Findings,
+) {
     let Some(worst) = inside.hits.iter().max_by_key(|hit| hit.severity).cloned() else { return };
     let path = outer.then(kind);
     for hit in inside.hits {
@@ -148,6 +155,9 @@ fn report(inside: Findings, kind: Kind, outer: Path, place: Option<(u32, u32)>, 
     }
     if worst.severity >= Severity::Medium {
         let place = place.unwrap_or((worst.start, worst.end));
-        found.push(Hit { path: outer, ..Hit::new(kind.class(), Severity::High, place) }.detail(kind.name()));
+        found.push(
+            Hit { path: outer, ..Hit::new(kind.class(), Severity::High, place) }
+                .detail(kind.name()),
+        );
     }
 }

@@ -64,11 +64,7 @@ fn rten_because(reason: &str) -> Result<Box<dyn Engine>, LoadError> {
 }
 
 /// Refuses an answer of the wrong size, so that no row is read past it.
-fn shaped(
-    engine: &'static str,
-    rows: usize,
-    logits: Vec<f32>,
-) -> Result<Vec<f32>, EngineError> {
+fn shaped(engine: &'static str, rows: usize, logits: Vec<f32>) -> Result<Vec<f32>, EngineError> {
     if logits.len() != rows * LABELS {
         return Err(EngineError::Shape { engine, rows, found: logits.len() });
     }

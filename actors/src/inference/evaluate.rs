@@ -146,14 +146,19 @@ fn class_names() -> impl Iterator<Item = String> {
 /// Whether a reason is of a class. A quotation is talk about the class and does not count.
 fn names(reason: &str, class: &str) -> bool {
     let rest = reason.strip_prefix(class);
-    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')) && !reason.ends_with(" quoted")
+    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        && !reason.ends_with(" quoted")
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} documents, {} of them harmless", self.documents, self.harmless)?;
         writeln!(f, "false positive rate at quarantine: {:.3}", self.false_positive_rate())?;
-        writeln!(f, "{:<24}{:>10}{:>8}{:>7}{:>7}{:>7}", "", "precision", "recall", "hits", "false", "missed")?;
+        writeln!(
+            f,
+            "{:<24}{:>10}{:>8}{:>7}{:>7}{:>7}",
+            "", "precision", "recall", "hits", "false", "missed"
+        )?;
         row(f, "quarantine", &self.quarantine)?;
         for (name, tally) in &self.classes {
             row(f, name, tally)?;

@@ -3,7 +3,9 @@
 use super::{
     detect::{Findings, Hit},
     model::{LABELS, Label},
-    verdict::{Action, Class, QUARANTINE_AT, SPAN_TEXT_MAX, SPANS_MAX, Severity, Signals, Span, Verdict},
+    verdict::{
+        Action, Class, QUARANTINE_AT, SPAN_TEXT_MAX, SPANS_MAX, Severity, Signals, Span, Verdict,
+    },
 };
 
 /// Probability of an attack from which the model counts, and from which it adds a reason and a span of its own.
@@ -35,7 +37,10 @@ impl Opinion {
     fn kind(&self) -> Label {
         let attacks = [Label::PromptInjection, Label::DataPoisoning, Label::Exfiltration];
         let score = |label: &Label| self.scores[*label as usize];
-        attacks.into_iter().reduce(|best, label| if score(&label) > score(&best) { label } else { best }).unwrap_or(Label::PromptInjection)
+        attacks
+            .into_iter()
+            .reduce(|best, label| if score(&label) > score(&best) { label } else { best })
+            .unwrap_or(Label::PromptInjection)
     }
 
     fn personal(&self) -> f32 {
@@ -145,7 +150,8 @@ fn merge(hits: &mut Vec<Hit>) {
     }
     hits.sort_by_key(|hit| (hit.class, hit.detail, hit.start, hit.end));
     hits.dedup_by(|next, kept| {
-        let same = (next.class, next.detail, next.path, next.quoted) == (kept.class, kept.detail, kept.path, kept.quoted);
+        let same = (next.class, next.detail, next.path, next.quoted)
+            == (kept.class, kept.detail, kept.path, kept.quoted);
         let overlaps = same && next.start < kept.end;
         if overlaps {
             kept.end = kept.end.max(next.end);

@@ -62,7 +62,9 @@ impl Normal {
     fn read_ascii(&mut self, bytes: &[u8]) {
         for (index, &byte) in bytes.iter().enumerate() {
             match byte {
-                b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => self.blank(index as u32, byte == b'\n'),
+                b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => {
+                    self.blank(index as u32, byte == b'\n')
+                }
                 0x20..=0x7e => self.push(char::from(byte.to_ascii_lowercase()), index as u32),
                 _ => {}
             }
@@ -123,7 +125,9 @@ impl Reader<'_> {
         match c {
             _ if c.is_ascii() => self.plain(c, index),
             _ if is_invisible(c) => {}
-            '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{2032}' | '\u{2bc}' => self.plain('\'', index),
+            '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{2032}' | '\u{2bc}' => {
+                self.plain('\'', index)
+            }
             '\u{201c}'..='\u{201f}' | '\u{ab}' | '\u{bb}' | '\u{2033}' => self.plain('"', index),
             '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{2043}' => self.plain('-', index),
             _ if confusables::latin(c).is_some() => self.letter(c, index),

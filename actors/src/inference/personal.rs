@@ -39,7 +39,9 @@ impl Finder<'_> {
             at = match self.bytes[at] {
                 b'@' => self.email(at),
                 b'0'..=b'9' | b'+' | b'(' if self.begins_number(at) => self.number(at),
-                b'a'..=b'z' if self.begins_word(at) && self.digit_at(at + 2) && self.digit_at(at + 3) => {
+                b'a'..=b'z'
+                    if self.begins_word(at) && self.digit_at(at + 2) && self.digit_at(at + 3) =>
+                {
                     self.iban(at)
                 }
                 _ => at + 1,
@@ -61,14 +63,18 @@ impl Finder<'_> {
 
     fn begins_number(&self, at: usize) -> bool {
         let after_sign = self.bytes[at].is_ascii_digit() || self.digit_at(at + 1);
-        after_sign && (at == 0 || !matches!(self.bytes[at - 1], b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'#' | b'$'))
+        after_sign
+            && (at == 0
+                || !matches!(self.bytes[at - 1], b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'#' | b'$'))
     }
 
     fn email(&mut self, at: usize) -> usize {
         let local = |byte: &u8| byte.is_ascii_alphanumeric() || b"._%+-".contains(byte);
-        let start = at - self.bytes[..at].iter().rev().take(64).take_while(|byte| local(byte)).count();
+        let start =
+            at - self.bytes[..at].iter().rev().take(64).take_while(|byte| local(byte)).count();
         let host = |byte: &u8| byte.is_ascii_alphanumeric() || b".-".contains(byte);
-        let mut end = at + 1 + self.bytes[at + 1..].iter().take(253).take_while(|byte| host(byte)).count();
+        let mut end =
+            at + 1 + self.bytes[at + 1..].iter().take(253).take_while(|byte| host(byte)).count();
         while end > at + 1 && matches!(self.bytes[end - 1], b'.' | b'-') {
             end -= 1;
         }
@@ -119,7 +125,13 @@ impl Finder<'_> {
         }
     }
 
-    fn kind(&self, start: usize, end: usize, digits: &[u8], groups: usize) -> Option<(&'static str, Severity)> {
+    fn kind(
+        &self,
+        start: usize,
+        end: usize,
+        digits: &[u8],
+        groups: usize,
+    ) -> Option<(&'static str, Severity)> {
         let text = &self.bytes[start..end];
         if is_ssn(text) {
             return Some(("ssn", Severity::High));
@@ -143,7 +155,10 @@ impl Finder<'_> {
             let byte = self.byte(end);
             if byte.is_ascii_alphanumeric() {
                 characters.push(byte);
-            } else if !(byte == b' ' && characters.len() % 4 == 0 && self.byte(end + 1).is_ascii_alphanumeric()) {
+            } else if !(byte == b' '
+                && characters.len() % 4 == 0
+                && self.byte(end + 1).is_ascii_alphanumeric())
+            {
                 break;
             }
             end += 1;
@@ -161,7 +176,11 @@ fn is_ssn(text: &[u8]) -> bool {
     let [a, b, c, s, d, e, t, f, g, h, i] = text else { return false };
     let digits = [a, b, c, d, e, f, g, h, i].iter().all(|byte| byte.is_ascii_digit());
     let area = [*a, *b, *c];
-    let issued = area != *b"000" && area != *b"666" && *a != b'9' && [*d, *e] != *b"00" && [*f, *g, *h, *i] != *b"0000";
+    let issued = area != *b"000"
+        && area != *b"666"
+        && *a != b'9'
+        && [*d, *e] != *b"00"
+        && [*f, *g, *h, *i] != *b"0000";
     digits && s == t && matches!(s, b'-' | b' ') && issued
 }
 
@@ -181,7 +200,10 @@ fn is_ip(text: &[u8]) -> bool {
 
 fn is_card(digits: &[u8], text: &[u8]) -> bool {
     let separated = text.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b'-'));
-    let issuer = matches!(digits, [3, 4 | 7 | 0 | 6 | 8, ..] | [4, ..] | [5, 1..=5, ..] | [2, 2..=7, ..] | [6, 0 | 4 | 5, ..]);
+    let issuer = matches!(
+        digits,
+        [3, 4 | 7 | 0 | 6 | 8, ..] | [4, ..] | [5, 1..=5, ..] | [2, 2..=7, ..] | [6, 0 | 4 | 5, ..]
+    );
     let varied = digits.iter().any(|digit| *digit != digits[0]);
     separated && issuer && varied && luhn(digits)
 }
@@ -201,8 +223,13 @@ fn luhn(digits: &[u8]) -> bool {
 fn is_phone(text: &[u8], digits: &[u8], groups: usize) -> bool {
     let international = text[0] == b'+';
     let bracketed = text[0] == b'(' && digits.len() == 10;
-    let national = digits.len() == 10 && groups == 3 && matches!(text, [_, _, _, b'-' | b'.' | b' ', _, _, _, b'-' | b'.' | b' ', ..]);
-    let trunk = (10..=12).contains(&digits.len()) && digits[0] == 0 && (2..=6).contains(&groups) && text.contains(&b' ');
+    let national = digits.len() == 10
+        && groups == 3
+        && matches!(text, [_, _, _, b'-' | b'.' | b' ', _, _, _, b'-' | b'.' | b' ', ..]);
+    let trunk = (10..=12).contains(&digits.len())
+        && digits[0] == 0
+        && (2..=6).contains(&groups)
+        && text.contains(&b' ');
     international || bracketed || national || trunk
 }
 
@@ -230,8 +257,14 @@ mod tests {
         let normal = Normal::of(text);
         let mut found = Findings::default();
         find(&normal, &mut found);
-        let cut = |hit: &Hit| text.chars().skip(hit.start as usize).take((hit.end - hit.start) as usize).collect::<String>();
-        let reasons: Vec<String> = found.hits.iter().map(|hit| format!("{} {}", hit.detail, cut(hit))).collect();
+        let cut = |hit: &Hit| {
+            text.chars()
+                .skip(hit.start as usize)
+                .take((hit.end - hit.start) as usize)
+                .collect::<String>()
+        };
+        let reasons: Vec<String> =
+            found.hits.iter().map(|hit| format!("{} {}", hit.detail, cut(hit))).collect();
         assert_eq!(reasons, expected, "{text:?}");
     }
 
@@ -242,7 +275,10 @@ mod tests {
         check("card 4111 1111 1111 1111 exp", &["credit_card 4111 1111 1111 1111"]);
         check("IBAN DE89 3704 0044 0532 0130 00 please", &["iban DE89 3704 0044 0532 0130 00"]);
         check("GB29NWBK60161331926819", &["iban GB29NWBK60161331926819"]);
-        check("call +49 30 1234 5678 or (212) 555-0147", &["phone +49 30 1234 5678", "phone (212) 555-0147"]);
+        check(
+            "call +49 30 1234 5678 or (212) 555-0147",
+            &["phone +49 30 1234 5678", "phone (212) 555-0147"],
+        );
         check("from 192.168.10.24 at noon", &["ip 192.168.10.24"]);
     }
 

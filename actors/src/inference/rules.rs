@@ -7,7 +7,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
 
 use self::context::Context;
@@ -175,11 +175,17 @@ fn build<S: AsRef<[u8]>>(
     needles: impl IntoIterator<Item = S>,
     name: &str,
 ) -> Result<AhoCorasick, LoadError> {
-    let built = AhoCorasick::builder().match_kind(MatchKind::Standard).build(needles);
+    // The DFA takes about 2 MB, once per process, and halves the time of the pass.
+    let mut builder = AhoCorasick::builder();
+    builder.match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA));
+    let built = builder.build(needles);
     built.map_err(|error| LoadError::Rule { rule: name.to_owned(), reason: error.to_string() })
 }
 
-fn bounded((needle, meanings): (String, Vec<Meaning>), rules: &[Rule]) -> (Vec<Meaning>, bool, bool) {
+fn bounded(
+    (needle, meanings): (String, Vec<Meaning>),
+    rules: &[Rule],
+) -> (Vec<Meaning>, bool, bool) {
     let word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     // A disguised word may stand anywhere: reversing moves endings to the front.
     let hint = meanings.iter().any(|meaning| matches!(meaning, Meaning::Hint(_)));

@@ -98,9 +98,11 @@ impl<'t> Group<'t> {
         let scores = self.scores(engine, padded_tokens)?;
         for prepared in self.texts.drain(..) {
             let windows = prepared.first..prepared.past;
-            let opinions = windows.map(|at| Opinion { scores: scores[at], place: self.windows[at].place });
+            let opinions =
+                windows.map(|at| Opinion { scores: scores[at], place: self.windows[at].place });
             let Some(opinion) = opinions.reduce(worse) else { continue };
-            let verdict = fusion::verdict(prepared.text, prepared.findings, &opinion, prepared.tokens);
+            let verdict =
+                fusion::verdict(prepared.text, prepared.findings, &opinion, prepared.tokens);
             examined.push(Examined { verdict, label: opinion.label() });
         }
         self.windows.clear();
@@ -109,7 +111,11 @@ impl<'t> Group<'t> {
     }
 
     /// Probabilities per window, in the order of the windows.
-    fn scores(&self, engine: &dyn Engine, padded_tokens: usize) -> Result<Vec<[f32; LABELS]>, EngineError> {
+    fn scores(
+        &self,
+        engine: &dyn Engine,
+        padded_tokens: usize,
+    ) -> Result<Vec<[f32; LABELS]>, EngineError> {
         let lengths: Vec<usize> = self.windows.iter().map(|window| window.length).collect();
         let mut scores = vec![[0.0; LABELS]; self.windows.len()];
         let mut batch = Batch::default();

@@ -78,16 +78,28 @@ impl Seen {
             '\u{e0001}'..='\u{e007f}' if self.in_flag => self.in_flag = c != '\u{e007f}',
             '\u{e0001}'..='\u{e007f}' => self.tags.add(at),
             // One selector after a base is typography; a run of them carries bytes.
-            '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}' if is_selector(before) => self.selectors.add(at),
+            '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}' if is_selector(before) => {
+                self.selectors.add(at)
+            }
             '\u{202d}' | '\u{202e}' => self.bidi_override.add(at),
             '\u{202a}'..='\u{202c}' | '\u{2066}'..='\u{2069}' => self.bidi_mark.add(at),
-            '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{180e}' | '\u{200c}' | '\u{200d}' | '\u{ad}' | '\u{feff}'
+            '\u{200b}'
+            | '\u{2060}'..='\u{2064}'
+            | '\u{180e}'
+            | '\u{200c}'
+            | '\u{200d}'
+            | '\u{ad}'
+            | '\u{feff}'
                 if joins_latin(before, after) =>
             {
                 self.zero_width.add(at);
             }
-            '\u{1d400}'..='\u{1d7ff}' | '\u{24b6}'..='\u{24e9}' | '\u{1f130}'..='\u{1f189}' => self.styled.add(at),
-            '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}' => self.right_to_left = true,
+            '\u{1d400}'..='\u{1d7ff}' | '\u{24b6}'..='\u{24e9}' | '\u{1f130}'..='\u{1f189}' => {
+                self.styled.add(at)
+            }
+            '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}' => {
+                self.right_to_left = true
+            }
             '\n' | '\t' | '\r' => {}
             _ if c.is_control() => self.controls.add(at),
             _ => self.in_flag = false,
@@ -95,7 +107,8 @@ impl Seen {
     }
 
     fn report(&self, found: &mut Findings) {
-        let zero_width = if self.zero_width.characters >= 2 { Severity::High } else { Severity::Medium };
+        let zero_width =
+            if self.zero_width.characters >= 2 { Severity::High } else { Severity::Medium };
         self.zero_width.report(zero_width, "zero_width", found);
         self.tags.report(Severity::High, "tag_characters", found);
         self.bidi_override.report(Severity::High, "bidi_override", found);
@@ -107,7 +120,8 @@ impl Seen {
         if self.styled.characters >= STYLED_MIN {
             self.styled.report(Severity::Medium, "styled_letters", found);
         }
-        let controls = if self.controls.characters >= CONTROLS_MIN { Severity::Medium } else { Severity::Low };
+        let controls =
+            if self.controls.characters >= CONTROLS_MIN { Severity::Medium } else { Severity::Low };
         self.controls.report(controls, "control_characters", found);
         found.unicode = self.strength();
     }
@@ -153,8 +167,11 @@ mod tests {
     fn check(text: &str, expected: &[&str]) {
         let mut found = Findings::default();
         find(text, &Normal::of(text), &mut found);
-        let reasons: Vec<String> =
-            found.hits.iter().map(|hit| format!("{}-{} {}", hit.start, hit.end, hit.detail)).collect();
+        let reasons: Vec<String> = found
+            .hits
+            .iter()
+            .map(|hit| format!("{}-{} {}", hit.start, hit.end, hit.detail))
+            .collect();
         assert_eq!(reasons, expected, "{text:?}");
     }
 
@@ -169,7 +186,10 @@ mod tests {
 
     #[test]
     fn honest_scripts_and_emoji_are_left_alone() {
-        check("👨‍👩‍👧 family, 🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f} Scotland ❤️", &[]);
+        check(
+            "👨‍👩‍👧 family, 🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f} Scotland ❤️",
+            &[],
+        );
         check("می‌خواهم کتاب بخوانم", &[]);
         check("Поезд приходит вечером", &[]);
         check("שלום \u{2066}world\u{2069}", &[]);

@@ -48,11 +48,7 @@ impl FromSegment for GroupId {
 /// The cluster as this node sees it
 #[utoipa::path(get, path = "/admin/v1/cluster", tag = "cluster",
     responses((status = 200, description = "Nodes and shards", body = wire::Cluster)))]
-async fn cluster(
-    State(app): State<App>,
-    _: Operator,
-    _: NoQuery,
-) -> Result<Response, Problem> {
+async fn cluster(State(app): State<App>, _: Operator, _: NoQuery) -> Result<Response, Problem> {
     let map = app.map()?;
     let host = &app.system.host;
     let leader = |group: GroupId| host.group(group).and_then(|group| group.leader());
@@ -67,9 +63,9 @@ async fn cluster(
 
 fn node_view(app: &App, map: &Map, node: &nodes::Node) -> wire::Node {
     let host = &app.system.host;
-    let led = map.shards().filter(|(group, _)| {
-        host.group(*group).and_then(|group| group.leader()) == Some(node.id)
-    });
+    let led = map
+        .shards()
+        .filter(|(group, _)| host.group(*group).and_then(|group| group.leader()) == Some(node.id));
     let loads = app.system.workers.loads();
     let state = if is_up(app, node.id) { "up" } else { "down" };
     wire::Node {
@@ -178,7 +174,8 @@ async fn issue_token(
     let map = app.map()?;
     let here = map.nodes.get(&app.system.host.node());
     let peer = here.map_or("PEER_ADDR", |node| &node.registration.peer);
-    let join = format!("skep serve --data DIR --http ADDR --peer ADDR --join {peer} --token-file FILE");
+    let join =
+        format!("skep serve --data DIR --http ADDR --peer ADDR --join {peer} --token-file FILE");
     let answer = wire::JoinToken { token, expires_at: expires_at.to_string(), join };
     Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
 }

@@ -10,9 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use protocol::jobs::{
-    Blob, Command, JOB_DOCUMENTS_MAX, Job, Priority, TaskSpec, TaskState,
-};
+use protocol::jobs::{Blob, Command, JOB_DOCUMENTS_MAX, Job, Priority, TaskSpec, TaskState};
 use protocol::peer::{Answer, Ask};
 use protocol::wire::{List, jobs as wire};
 use protocol::{GroupId, JobId, Reply};
@@ -37,10 +35,7 @@ type Named = Result<Segments<(JobId,)>, Problem>;
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(submit, list))
-        .routes(routes!(get))
-        .routes(routes!(results))
+    OpenApiRouter::new().routes(routes!(submit, list)).routes(routes!(get)).routes(routes!(results))
 }
 
 /// Body of `POST /v1/jobs`.
@@ -126,10 +121,8 @@ async fn store(
 ) -> Result<Vec<TaskSpec>, Problem> {
     let group = app.map()?.shard_of(caller.tenant);
     let size = task_documents(documents.len(), priority);
-    let to_line = |document: Document| documents::Document {
-        id: document.id,
-        content: document.content,
-    };
+    let to_line =
+        |document: Document| documents::Document { id: document.id, content: document.content };
     let lines: Vec<documents::Document> = documents.into_iter().map(to_line).collect();
     let inputs: Vec<(u32, Bytes)> =
         lines.chunks(size).map(|chunk| (chunk.len() as u32, documents::lines(chunk))).collect();
@@ -182,9 +175,10 @@ async fn list(
         let Answer::Jobs(mut jobs) = answer else { return None };
         let more = jobs.len() > page.limit;
         jobs.truncate(page.limit);
-        let next = jobs.last().filter(|_| more).map(|job| {
-            page.next(&cursors, &scope, LIST, &job.id.0.to_be_bytes())
-        });
+        let next = jobs
+            .last()
+            .filter(|_| more)
+            .map(|job| page.next(&cursors, &scope, LIST, &job.id.0.to_be_bytes()));
         Some(List::new(jobs.iter().map(|job| shown(job, group)).collect(), next))
     })
 }
@@ -289,7 +283,8 @@ async fn records(
     let route = "/v1/jobs/{id}/results";
     let cursors = app.cursors()?;
     let after = page.after(&cursors, &scope, route)?;
-    let from = after.and_then(|bytes| bytes.try_into().ok()).map_or(0, |at| u32::from_be_bytes(at) + 1);
+    let from =
+        after.and_then(|bytes| bytes.try_into().ok()).map_or(0, |at| u32::from_be_bytes(at) + 1);
     let mut rows: Vec<(u32, wire::Record)> = Vec::new();
     for (first, output) in outputs(job) {
         if rows.len() > page.limit {
@@ -308,9 +303,10 @@ async fn records(
     }
     let more = rows.len() > page.limit;
     rows.truncate(page.limit);
-    let next = rows.last().filter(|_| more).map(|(number, _)| {
-        page.next(&cursors, &scope, route, &number.to_be_bytes())
-    });
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|(number, _)| page.next(&cursors, &scope, route, &number.to_be_bytes()));
     let data = rows.into_iter().map(|(_, record)| record).collect();
     Ok(axum::Json(List::new(data, next)).into_response())
 }

@@ -66,11 +66,7 @@ impl FromQuery for Named {
 /// Who am I, what may I, what is left
 #[utoipa::path(get, path = "/v1/me", tag = "keys",
     responses((status = 200, description = "Tenant, key and limits", body = tenants_wire::Me)))]
-async fn me(
-    State(app): State<App>,
-    caller: Caller<ANY>,
-    _: NoQuery,
-) -> Result<Response, Problem> {
+async fn me(State(app): State<App>, caller: Caller<ANY>, _: NoQuery) -> Result<Response, Problem> {
     let tenant = caller.tenant;
     let Some(key) = caller.key else {
         return Err(Problem::malformed("an operator is not a tenant's key; use /v1/tenants"));
@@ -191,9 +187,10 @@ async fn list(
         }
         let more = keys.len() > page.limit;
         keys.truncate(page.limit);
-        let next = keys.last().filter(|_| more).map(|key| {
-            page.next(&cursors, &scope, LIST, &key.id.0.to_be_bytes())
-        });
+        let next = keys
+            .last()
+            .filter(|_| more)
+            .map(|key| page.next(&cursors, &scope, LIST, &key.id.0.to_be_bytes()));
         Some(List::new(keys.iter().map(shown).collect(), next))
     })
 }

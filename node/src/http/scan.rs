@@ -46,9 +46,8 @@ impl Document {
     pub fn read(item: Item<'_, '_>, with_metadata: bool) -> Option<Self> {
         item.object(|object| {
             let id = object.required("id", |id| id.text(1..=ID_CHARACTERS_MAX));
-            let content = object.required("content", |text| {
-                text.excess_is_413().text(1..=CHARACTERS_MAX)
-            });
+            let content =
+                object.required("content", |text| text.excess_is_413().text(1..=CHARACTERS_MAX));
             if with_metadata {
                 // The published client sends it; it is the caller's own and decides nothing.
                 let _ = object.optional("metadata", |metadata| metadata.json());
@@ -103,9 +102,9 @@ impl FromShape for Analyze {
 
     fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
         let texts = object.required("texts", |texts| {
-            texts.excess_is_413().list(1..=DOCUMENTS_MAX, |text| {
-                text.excess_is_413().text(1..=CHARACTERS_MAX)
-            })
+            texts
+                .excess_is_413()
+                .list(1..=DOCUMENTS_MAX, |text| text.excess_is_413().text(1..=CHARACTERS_MAX))
         });
         Some(Self { texts: texts? })
     }
@@ -150,11 +149,8 @@ async fn analyze(
 ) -> Result<Response, Problem> {
     let wish = caller.wish(&once, body.digest);
     let (written, verdicts) = admit_and_scan(&app, &caller, &wish, body.value.texts).await?;
-    let result = |(text_id, (verdict, provenance))| wire::AnalyzeResult {
-        text_id,
-        verdict,
-        provenance,
-    };
+    let result =
+        |(text_id, (verdict, provenance))| wire::AnalyzeResult { text_id, verdict, provenance };
     let results = verdicts.into_iter().enumerate().map(result).collect();
     Ok(written.respond(StatusCode::OK, &wire::AnalyzeAnswer { results }))
 }

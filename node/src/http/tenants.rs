@@ -24,7 +24,8 @@ use super::query::{NoQuery, Order, Page, Query, Segments};
 const LIMIT_MAX: u64 = 1_000_000_000_000;
 const LIST: &str = "/v1/tenants";
 /// Limits that are part of the contract and not of this build.
-const LACKING: [&str; 5] = ["per_minute", "per_day", "concurrency", "retention_days", "weight"];
+const LACKING: [&str; 6] =
+    ["per_minute", "per_day", "concurrency", "max_bytes", "retention_days", "weight"];
 const LACKING_WHY: &str = "this limit is not part of this build; null is accepted";
 
 type Named = Result<Segments<(TenantId,)>, Problem>;
@@ -82,7 +83,6 @@ fn overrides(object: &mut Object<'_, '_>) -> Option<Overrides> {
         key_burst: limit("key_burst"),
         per_month: limit("per_month"),
         max_documents: limit("max_documents"),
-        max_bytes: limit("max_bytes"),
         max_backlog: limit("max_backlog"),
     };
     for name in LACKING {
@@ -208,15 +208,12 @@ async fn list(
     let cursors = app.cursors()?;
     let after = page.after(&cursors, "operator", LIST)?;
     let after = after.and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes);
-    if page.order == Order::Descending {
-        let detail = "tenants are listed oldest first only";
-        return Err(Problem::malformed(detail));
-    }
     let mut rows: Vec<(Tenant, Status, GroupId)> = Vec::new();
     let map = app.map()?;
     let limit = page.limit as u32 + 1;
+    let ascending = page.order == Order::Ascending;
     for (group, _) in map.shards() {
-        let ask = Ask::Tenants { after: after.map(TenantId), limit };
+        let ask = Ask::Tenants { after: after.map(TenantId), limit, ascending };
         let told = app.ask_group(group, ask).await?;
         let Answer::Tenants(tenants) = told.answer else {
             return Err(Problem::new(Code::Internal));
@@ -224,11 +221,15 @@ async fn list(
         rows.extend(tenants.into_iter().map(|(tenant, status)| (tenant, status, group)));
     }
     rows.sort_by_key(|(tenant, ..)| tenant.id);
+    if !ascending {
+        rows.reverse();
+    }
     let more = rows.len() > page.limit;
     rows.truncate(page.limit);
-    let next = rows.last().filter(|_| more).map(|(tenant, ..)| {
-        page.next(&cursors, "operator", LIST, &tenant.id.0.to_be_bytes())
-    });
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|(tenant, ..)| page.next(&cursors, "operator", LIST, &tenant.id.0.to_be_bytes()));
     let data = rows.iter().map(|(tenant, status, group)| shown(tenant, *status, *group)).collect();
     Ok(axum::Json(List::new(data, next)).into_response())
 }
@@ -322,7 +323,12 @@ async fn resume(
     change(&app, path, Command::Resume, &wish).await
 }
 
-async fn change(app: &App, path: Named, command: Command, wish: &Wish) -> Result<Response, Problem> {
+async fn change(
+    app: &App,
+    path: Named,
+    command: Command,
+    wish: &Wish,
+) -> Result<Response, Problem> {
     let Segments((tenant,)) = path?;
     let written = propose(app, tenant, command, wish, None).await?.written()?;
     let Reply::Tenant(tenant) = written.reply.clone() else {
@@ -395,25 +401,7 @@ pub fn shown(tenant: &Tenant, status: Status, group: GroupId) -> wire::Tenant {
 
 /// Limits as the API shows them.
 pub fn limits(limits: &Limits) -> wire::Limits {
-    let Limits {
-        rate,
-        burst,
-        key_rate,
-        key_burst,
-        per_month,
-        max_documents,
-        max_bytes,
-        max_backlog,
-    } = *limits;
-    wire::Limits {
-        rate,
-        burst,
-        key_rate,
-        key_burst,
-        per_month,
-        max_documents,
-        max_bytes,
-        max_backlog,
-    }
+    let Limits { rate, burst, key_rate, key_burst, per_month, max_documents, max_backlog } =
+        *limits;
+    wire::Limits { rate, burst, key_rate, key_burst, per_month, max_documents, max_backlog }
 }
-

@@ -12,7 +12,6 @@ pub struct Limits {
     pub key_burst: Option<u64>,
     pub per_month: Option<u64>,
     pub max_documents: Option<u64>,
-    pub max_bytes: Option<u64>,
     pub max_backlog: Option<u64>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::command::What;
 use protocol::keys::{Command, KEYS_MAX, Key, NewKey};
-use protocol::{Digest, Effect, KeyId, Outcome, Refusal, Reply, TenantId, Time};
+use protocol::{Digest, KeyId, Outcome, Refusal, Reply, TenantId, Time};
 use serde::Serialize;
 
 use super::Machine;
@@ -89,7 +89,6 @@ pub(super) fn apply(
     now: Time,
     tenant: TenantId,
     command: Command,
-    effects: &mut Vec<Effect>,
 ) -> Outcome {
     if machine.tenants.get(tenant).is_none() {
         return Err(Refusal::NotFound);
@@ -103,7 +102,6 @@ pub(super) fn apply(
             let ring = machine.keys.rings.get_mut(&tenant).ok_or(Refusal::NotFound)?;
             let key = ring.keys.remove(&id).ok_or(Refusal::NotFound)?;
             ring.by_digest.remove(&key.digest);
-            effects.push(Effect::Forget(tenant));
             Ok(Reply::KeyRevoked(id))
         }
     }

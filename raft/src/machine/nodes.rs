@@ -2,8 +2,7 @@
 
 use protocol::command::What;
 use protocol::nodes::{
-    Command, Map, NODES_MAX, Node, OPERATORS_MAX, Placement, Registration, SHARDS, Secrets,
-    TOKENS_MAX, Token,
+    Command, Map, NODES_MAX, Node, Placement, Registration, SHARDS, Secrets, TOKENS_MAX, Token,
 };
 use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, Reply, Time};
 
@@ -42,7 +41,6 @@ pub(super) fn apply(book: &mut Book, now: Time, command: Command) -> Outcome {
             if !map.operators.is_empty() {
                 return Err(Refusal::Initialised);
             }
-            debug_assert!(map.operators.len() < OPERATORS_MAX);
             map.operators.insert(key, now);
             Ok(Reply::Done)
         }

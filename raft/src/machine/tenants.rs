@@ -28,6 +28,12 @@ impl Book {
         self.tenants.range((from, std::ops::Bound::Unbounded)).map(|(_, tenant)| tenant)
     }
 
+    /// Tenants in falling order of id, before `before`.
+    pub fn before(&self, before: Option<TenantId>) -> impl Iterator<Item = &Tenant> {
+        let to = before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.tenants.range((std::ops::Bound::Unbounded, to)).rev().map(|(_, tenant)| tenant)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -84,7 +90,6 @@ pub(super) fn apply(
         return Ok(Reply::TenantCreated(Box::new(tenant), Box::new(key)));
     }
     let tenant = machine.tenants.tenants.get_mut(&id).ok_or(Refusal::NotFound)?;
-    effects.push(Effect::Forget(id));
     match command {
         Command::Create { .. } => unreachable!("handled above"),
         Command::Update { name, domain, region, if_version } => {

@@ -112,7 +112,7 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
             write(&meta.applied())
         }
         Kind::Join => write(&join(host, read(body)?).await),
-        Kind::BlobPut | Kind::BlobGet | Kind::BlobHas => Err("not on this connection".to_owned()),
+        Kind::BlobPut | Kind::BlobGet => Err("not on this connection".to_owned()),
     }
 }
 

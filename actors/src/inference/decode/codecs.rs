@@ -14,7 +14,8 @@ pub(super) fn readable(mut bytes: Vec<u8>) -> Option<String> {
     }
     let text = String::from_utf8(bytes).ok()?;
     let total = text.chars().count() as f32;
-    let printable = text.chars().filter(|c| !c.is_control() || c.is_ascii_whitespace()).count() as f32;
+    let printable =
+        text.chars().filter(|c| !c.is_control() || c.is_ascii_whitespace()).count() as f32;
     let wordy = text.chars().filter(|c| c.is_alphabetic() || *c == ' ').count() as f32;
     let reads = printable >= PRINTABLE_MIN * total && wordy >= WORDY_MIN * total;
     (text.len() >= TEXT_MIN && reads).then_some(text)

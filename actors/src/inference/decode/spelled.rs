@@ -114,7 +114,10 @@ mod tests {
 
     #[test]
     fn leetspeak_reads_signs_as_letters_only_inside_words() {
-        assert_eq!(leetspeak("1gn0r3 4ll pr3v10us!", b'i').as_deref(), Some("ignore all previous!"));
+        assert_eq!(
+            leetspeak("1gn0r3 4ll pr3v10us!", b'i').as_deref(),
+            Some("ignore all previous!")
+        );
         assert_eq!(leetspeak("ru1es", b'l').as_deref(), Some("rules"));
         assert_eq!(leetspeak("room 12 at 10:30", b'i'), None);
     }

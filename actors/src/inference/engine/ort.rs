@@ -44,10 +44,8 @@ impl OrtEngine {
     }
 
     fn open(runtime: Runtime) -> Result<OrtEngine, LoadError> {
-        let session = session(&runtime.environment).map_err(|error| LoadError::Model {
-            engine: NAME,
-            reason: error.to_string(),
-        })?;
+        let session = session(&runtime.environment)
+            .map_err(|error| LoadError::Model { engine: NAME, reason: error.to_string() })?;
         Ok(OrtEngine { runtime, session: Mutex::new(session) })
     }
 }
@@ -75,8 +73,7 @@ impl Engine for OrtEngine {
 
 fn run(session: &mut Session, batch: &Batch) -> ort::Result<Vec<f32>> {
     let ids = TensorRef::from_array_view(([batch.rows, batch.width], batch.ids.as_slice()))?;
-    let counts =
-        TensorRef::from_array_view(([batch.rows, 1], batch.inverse_counts.as_slice()))?;
+    let counts = TensorRef::from_array_view(([batch.rows, 1], batch.inverse_counts.as_slice()))?;
     let outputs = session.run(inputs!["ids" => ids, "inverse_count" => counts])?;
     let (_, logits) = outputs["logits"].try_extract_tensor::<f32>()?;
     Ok(logits.to_vec())

@@ -3,16 +3,92 @@
 
 /// Words that mark a text as talk about attacks, or announce an example.
 pub(super) const CUES: &[&str] = &[
-    "prompt injection", "prompt injections", "injection attack", "injection attacks", "jailbreaks", "jailbreak prompts",
-    "attacker", "attackers", "adversary", "adversaries", "researchers", "security", "vulnerability", "vulnerabilities",
-    "such as", "for example", "for instance", "e.g.", "phrases like", "phrase like", "strings like", "something like",
-    "the phrase", "the phrases", "the string", "the sentence", "example of", "examples of", "article", "paper",
-    "study", "studies", "blog post", "report", "chapter", "lecture", "talk", "novel", "film", "known as", "so-called",
-    "technique", "techniques", "exploit", "exploits", "defence", "defences", "defense", "defenses", "detect", "detects",
-    "detection", "detector", "filter", "classifier", "blocked", "blocks", "flagged", "mitigation", "red team",
-    "red teaming", "benchmark", "dataset of attacks", "threat model", "owasp", "malicious prompt", "malicious prompts",
-    "attack", "attacks", "trick", "tricks", "tricked", "trying to", "try to", "tries to", "tried to", "may write",
-    "might write", "wrote", "would say", "containing", "contained", "payload", "payloads", "warning about", "beware",
+    "prompt injection",
+    "prompt injections",
+    "injection attack",
+    "injection attacks",
+    "jailbreaks",
+    "jailbreak prompts",
+    "attacker",
+    "attackers",
+    "adversary",
+    "adversaries",
+    "researchers",
+    "security",
+    "vulnerability",
+    "vulnerabilities",
+    "such as",
+    "for example",
+    "for instance",
+    "e.g.",
+    "phrases like",
+    "phrase like",
+    "strings like",
+    "something like",
+    "the phrase",
+    "the phrases",
+    "the string",
+    "the sentence",
+    "example of",
+    "examples of",
+    "article",
+    "paper",
+    "study",
+    "studies",
+    "blog post",
+    "report",
+    "chapter",
+    "lecture",
+    "talk",
+    "novel",
+    "film",
+    "known as",
+    "so-called",
+    "technique",
+    "techniques",
+    "exploit",
+    "exploits",
+    "defence",
+    "defences",
+    "defense",
+    "defenses",
+    "detect",
+    "detects",
+    "detection",
+    "detector",
+    "filter",
+    "classifier",
+    "blocked",
+    "blocks",
+    "flagged",
+    "mitigation",
+    "red team",
+    "red teaming",
+    "benchmark",
+    "dataset of attacks",
+    "threat model",
+    "owasp",
+    "malicious prompt",
+    "malicious prompts",
+    "attack",
+    "attacks",
+    "trick",
+    "tricks",
+    "tricked",
+    "trying to",
+    "try to",
+    "tries to",
+    "tried to",
+    "may write",
+    "might write",
+    "wrote",
+    "would say",
+    "containing",
+    "contained",
+    "payload",
+    "payloads",
+    "warning about",
+    "beware",
 ];
 
 /// Bytes before and after a hit in which a cue counts.
@@ -21,11 +97,49 @@ const CUE_AFTER: usize = 120;
 /// Bytes around a hit in which its quotation marks must stand.
 const QUOTE_REACH: usize = 60;
 
-const NEGATIONS: &[&str] =
-    &["do not", "don't", "never", "must not", "should not", "shouldn't", "cannot", "can't", "may not", "not to", "avoid", "to not", "will not", "won't", "does not", "did not", "doesn't"];
+const NEGATIONS: &[&str] = &[
+    "do not",
+    "don't",
+    "never",
+    "must not",
+    "should not",
+    "shouldn't",
+    "cannot",
+    "can't",
+    "may not",
+    "not to",
+    "avoid",
+    "to not",
+    "will not",
+    "won't",
+    "does not",
+    "did not",
+    "doesn't",
+];
 
 /// After these an infinitive is an order all the same: "I want you to reveal".
-const ADDRESSED: &[&str] = &["you", "model", "assistant", "ai", "agent", "bot", "it", "is", "are", "have", "need", "instructed", "asked", "told", "task", "going", "want", "begin", "sure", "and"];
+const ADDRESSED: &[&str] = &[
+    "you",
+    "model",
+    "assistant",
+    "ai",
+    "agent",
+    "bot",
+    "it",
+    "is",
+    "are",
+    "have",
+    "need",
+    "instructed",
+    "asked",
+    "told",
+    "task",
+    "going",
+    "want",
+    "begin",
+    "sure",
+    "and",
+];
 
 /// The surroundings of the hits of one text.
 pub(super) struct Context<'t> {
@@ -54,7 +168,9 @@ impl<'t> Context<'t> {
     /// Whether what begins at `start` is a purpose ("to show …") that nobody is told to fulfil.
     pub(super) fn infinitive(&self, start: usize) -> bool {
         let before = self.text[..start].trim_end();
-        let Some(before) = before.strip_suffix("to").filter(|rest| rest.is_empty() || rest.ends_with(' ')) else {
+        let Some(before) =
+            before.strip_suffix("to").filter(|rest| rest.is_empty() || rest.ends_with(' '))
+        else {
             return false;
         };
         let subject = before.trim_end().rsplit(|c: char| !c.is_alphanumeric()).next();
@@ -65,7 +181,8 @@ impl<'t> Context<'t> {
     /// vocabulary twice.
     pub(super) fn quoted(&self, start: usize, end: usize) -> bool {
         let from = start.saturating_sub(CUE_BEFORE);
-        let near = |at: &&usize| (from..end + CUE_AFTER).contains(*at) && !(start..end).contains(*at);
+        let near =
+            |at: &&usize| (from..end + CUE_AFTER).contains(*at) && !(start..end).contains(*at);
         let first = self.cues.partition_point(|at| *at < from);
         let cues = self.cues[first..].iter().take_while(|at| **at < end + CUE_AFTER);
         match cues.filter(near).count() {
