@@ -1,7 +1,7 @@
 //! A question on its way to an owner, and why it may get no answer.
 
 use protocol::peer::{Answer, Ask};
-use protocol::{GroupId, NodeId};
+use protocol::{Command, GroupId, NodeId};
 use raft::{ProposeError, ReadError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -68,6 +68,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether it asks for a change of jobs.
+    #[must_use]
+    pub fn is_of_jobs(&self) -> bool {
+        matches!(&self.ask, Ask::Propose { command, .. } if matches!(**command, Command::Job(..)))
+    }
+
     /// Answers; the asker may have given up meanwhile, which changes nothing.
     pub fn answer(self, answered: Answered) {
         send(self.reply, answered);

@@ -264,7 +264,7 @@ impl State {
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
     match ask {
-        Ask::Propose { command, once, .. } => owned.propose(command, once).await,
+        Ask::Propose { command, once, .. } => owned.propose(*command, once).await,
         Ask::Finished { tenant, job, task, attempt, result } => {
             finish(owned, tenant, job, task, attempt, result).await
         }

@@ -55,17 +55,18 @@ impl Actor for RateLimitActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let (request, place) = message.open();
-        match request.ask {
-            Ask::Propose { spend: Some((tenant, key)), .. } => state.admit(request, tenant, key),
-            Ask::Limits { tenant, key } => {
-                let left = state.left(tenant, key);
-                let owned = Arc::clone(&state.owned);
-                tokio::spawn(async move {
-                    send(request.reply, limits(&owned, tenant, left).await);
-                    drop(place);
-                });
-            }
-            _ => request.answer(Ok(Answer::Refused(Refusal::NotFound))),
+        if let Ask::Propose { spend: Some((tenant, key)), .. } = request.ask {
+            state.admit(request, tenant, key);
+        } else if let Ask::Limits { tenant, key } = request.ask {
+            let left = state.left(tenant, key);
+            let owned = Arc::clone(&state.owned);
+            tokio::spawn(async move {
+                send(request.reply, limits(&owned, tenant, left).await);
+                drop(place);
+            });
+        } else {
+            // Nothing else is put into this mailbox.
+            request.answer(Ok(Answer::Refused(Refusal::NotFound)));
         }
         Ok(())
     }
@@ -82,11 +83,10 @@ impl State {
             return request.answer(Ok(Answer::Refused(refusal)));
         }
         let group = self.owned.group.id();
-        let sent = match &request.ask {
-            Ask::Propose { command: protocol::Command::Job(..), .. } => {
-                self.next.1.try_send(jobs::Message::Request(request))
-            }
-            _ => self.next.0.try_send(request),
+        let sent = if request.is_of_jobs() {
+            self.next.1.try_send(jobs::Message::Request(request))
+        } else {
+            self.next.0.try_send(request)
         };
         // The request went with the message: its asker sees the reply dropped. An overloaded shard
         // refuses in the mailbox before this one, so this is rare.

@@ -187,9 +187,10 @@ impl Router {
             Err(CallFailure::TooLarge { .. }) => Err(AskError::TooLarge),
             Ok(ReplyFrame::DeadlineExceeded | ReplyFrame::Internal) | Err(CallFailure::Unknown) => {
                 // A question changes nothing, so it may be asked again.
-                match ask {
-                    Ask::Propose { .. } | Ask::Finished { .. } => Err(AskError::Unknown { group }),
-                    _ => Err(AskError::NoLeader { group }),
+                if matches!(ask, Ask::Propose { .. } | Ask::Finished { .. }) {
+                    Err(AskError::Unknown { group })
+                } else {
+                    Err(AskError::NoLeader { group })
                 }
             }
         }

@@ -54,15 +54,15 @@ pub(crate) struct Mailboxes {
 impl Mailboxes {
     /// Puts a question into the mailbox of the actor that answers it.
     pub(crate) fn deliver(&self, request: Request) -> Result<(), AskError> {
+        let of_jobs = request.is_of_jobs();
         let sent = match &request.ask {
             Ask::Propose { spend: Some(_), .. } | Ask::Limits { .. } => {
                 self.limits.try_send(request)
             }
-            Ask::Propose { command: Command::Job(..), .. }
-            | Ask::Job(..)
-            | Ask::Jobs { .. }
-            | Ask::Finished { .. }
-            | Ask::Running { .. } => self.jobs.try_send(jobs::Message::Request(request)),
+            Ask::Propose { .. } if of_jobs => self.jobs.try_send(jobs::Message::Request(request)),
+            Ask::Job(..) | Ask::Jobs { .. } | Ask::Finished { .. } | Ask::Running { .. } => {
+                self.jobs.try_send(jobs::Message::Request(request))
+            }
             Ask::Authenticate { .. }
             | Ask::Propose { .. }
             | Ask::Tenant(_)
@@ -146,8 +146,9 @@ impl Actor for ShardSupervisor {
             SupervisionEvent::ActorTerminated(..) => {
                 Err(format!("an actor of shard {group} ended").into())
             }
-            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
-            _ => Ok(()),
+            SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_)
+            | SupervisionEvent::PidLifecycleEvent(_) => Ok(()),
         }
     }
 }

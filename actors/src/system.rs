@@ -173,7 +173,9 @@ impl Actor for NodeSupervisor {
             SupervisionEvent::ActorTerminated(actor, ..) => {
                 tree.failed(actor.get_id(), "it ended by itself");
             }
-            _ => {}
+            SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_)
+            | SupervisionEvent::PidLifecycleEvent(_) => {}
         }
         Ok(())
     }

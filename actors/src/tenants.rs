@@ -50,7 +50,7 @@ impl Actor for TenantActor {
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
     if let Ask::Propose { command, once, .. } = ask {
-        return owned.propose(command, once).await;
+        return owned.propose(*command, once).await;
     }
     let view = owned.group.read().await?;
     Ok(look_up(owned, &view, &ask))

@@ -1,1 +1,105 @@
-fn main() {}
+//! Faults against real clusters: nodes are killed while writers write, and what was acknowledged is
+//! looked for afterwards. A claim that does not hold ends the run with its logs kept.
+
+mod checks;
+mod history;
+mod live;
+mod report;
+mod scenarios;
+mod trace;
+mod workloads;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use report::Report;
+use scenarios::{Run, crash_all, crash_one, fsync_order, job_owner};
+
+/// The figures of the continuous build, which has minutes.
+const SHORT: Rounds = Rounds { crash_one: 6, crash_all: 2, job_owner: 1 };
+/// The figures that a release is held to.
+const FULL: Rounds = Rounds { crash_one: 100, crash_all: 20, job_owner: 20 };
+
+/// Kill nodes, then look for what was acknowledged
+#[derive(Debug, Parser)]
+#[command(name = "chaos", arg_required_else_help = true)]
+struct Arguments {
+    /// Decides victims, moments and writes; the same again with the same number
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    /// Only summaries
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Keep the directory of the cluster also when every claim held
+    #[arg(long, global = true)]
+    keep: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// Kill -9 of a random node during writes on all shards
+    CrashOne {
+        #[arg(long, default_value_t = FULL.crash_one)]
+        rounds: u32,
+    },
+    /// Kill -9 of all nodes at once during writes on all shards
+    CrashAll {
+        #[arg(long, default_value_t = FULL.crash_all)]
+        rounds: u32,
+    },
+    /// Kill -9 of the owner of a job of 1,000 documents
+    JobOwner {
+        #[arg(long, default_value_t = FULL.job_owner)]
+        rounds: u32,
+    },
+    /// Every acknowledgement follows a completed sync of its records, seen by strace
+    FsyncOrder,
+    /// All of them, briefly
+    Short,
+    /// All of them, with the figures that a release is held to
+    Full,
+}
+
+struct Rounds {
+    crash_one: u32,
+    crash_all: u32,
+    job_owner: u32,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let report = Report::new(arguments.quiet);
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    report.summary(&format!("seed {seed}"));
+    let run = Run { seed, report, keep: arguments.keep };
+    match tell(&run, arguments.command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report.summary(&format!("FAILED (seed {seed}): {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn tell(run: &Run, command: Command) -> Result<()> {
+    match command {
+        Command::CrashOne { rounds } => crash_one::run(run, rounds).await,
+        Command::CrashAll { rounds } => crash_all::run(run, rounds).await,
+        Command::JobOwner { rounds } => job_owner::run(run, rounds).await,
+        Command::FsyncOrder => fsync_order::run(run).await,
+        Command::Short => all(run, SHORT).await,
+        Command::Full => all(run, FULL).await,
+    }
+}
+
+async fn all(run: &Run, rounds: Rounds) -> Result<()> {
+    crash_one::run(run, rounds.crash_one).await?;
+    crash_all::run(run, rounds.crash_all).await?;
+    job_owner::run(run, rounds.job_owner).await?;
+    fsync_order::run(run).await
+}

@@ -153,7 +153,9 @@ fn overlay(table: &mut Table, over: Table, source_name: &str) -> Result<(), Conf
                 Value::String(text) => text,
                 Value::Integer(number) => number.to_string(),
                 Value::Boolean(flag) => flag.to_string(),
-                _ => return Err(unknown(table, &key, source_name)),
+                Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+                    return Err(unknown(table, &key, source_name));
+                }
             };
             set(table, &key, &text, source_name)?;
         }
@@ -175,7 +177,11 @@ fn set(table: &mut Table, key: &str, text: &str, source_name: &str) -> Result<()
     *place = match place {
         Value::Integer(_) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
         Value::Boolean(_) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
-        _ => Value::String(text.to_owned()),
+        Value::String(_)
+        | Value::Float(_)
+        | Value::Datetime(_)
+        | Value::Array(_)
+        | Value::Table(_) => Value::String(text.to_owned()),
     };
     Ok(())
 }

@@ -43,12 +43,12 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(
-    /// A tenant: a UUIDv7 as `tnt_` and 22 base62 digits.
+    /// A tenant: a version 7 UUID as `tnt_` and 22 base62 digits.
     TenantId,
     "tnt_"
 );
 uuid_id!(
-    /// A job: a UUIDv7 as `job_` and 22 base62 digits.
+    /// A job: a version 7 UUID as `job_` and 22 base62 digits.
     JobId,
     "job_"
 );
@@ -59,7 +59,7 @@ uuid_id!(
 );
 
 impl TenantId {
-    /// The bucket of this tenant among [`BUCKETS`]: the low, random half of its UUIDv7, so that
+    /// The bucket of this tenant among [`BUCKETS`]: the low, random half of its UUID, so that
     /// tenants made in one millisecond spread.
     #[must_use]
     pub fn bucket(self) -> u16 {

@@ -20,7 +20,7 @@ pub enum Ask {
     },
     /// Do this. `spend` names the key whose request it is, when it counts against the rates.
     Propose {
-        command: Command,
+        command: Box<Command>,
         once: Option<Once>,
         spend: Option<(TenantId, KeyId)>,
     },

@@ -37,7 +37,6 @@ impl Shared {
     }
 
     /// The state as this replica has applied it. Hold it briefly: apply waits for it.
-    #[must_use]
     pub fn view(&self) -> RwLockReadGuard<'_, Machine> {
         // A poisoned lock means that apply panicked half-way: nobody may see that state.
         self.machine.read().unwrap_or_else(|_| std::process::abort())

@@ -164,7 +164,6 @@ impl Group {
     }
 
     /// The state as this replica has it, which may be old.
-    #[must_use]
     pub fn view(&self) -> RwLockReadGuard<'_, Machine> {
         self.inner.shared.view()
     }

@@ -69,7 +69,7 @@ impl Machine {
     /// The number of the ownership in force; 0 before the first.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.owner.map_or(Epoch::default(), |owner| owner.epoch)
+        self.owner.map(|owner| owner.epoch).unwrap_or_default()
     }
 
     /// Applies one entry of the log.

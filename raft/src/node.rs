@@ -438,10 +438,8 @@ async fn replace_file(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
     written.await.map_err(io::Error::other)?
 }
 
-/// The first node that a bootstrap reply names.
+/// The node that joined, if that is what the reply says.
 pub(crate) fn joined(reply: Reply) -> Option<(nodes::Node, ReplicaId)> {
-    match reply {
-        Reply::Joined { node, replica } => Some((*node, replica)),
-        _ => None,
-    }
+    let Reply::Joined { node, replica } = reply else { return None };
+    Some((*node, replica))
 }

@@ -64,7 +64,8 @@ impl Request {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{}\r\nHost: skep\r\nConnection: close\r\n", self.line).into_bytes();
+        let mut bytes =
+            format!("{}\r\nHost: skep\r\nConnection: close\r\n", self.line).into_bytes();
         for (name, value) in &self.headers {
             bytes.extend_from_slice(format!("{name}: ").as_bytes());
             bytes.extend_from_slice(value);

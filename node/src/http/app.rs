@@ -74,12 +74,11 @@ impl Told {
 
     /// The reply of a write; a refusal is its problem.
     pub fn written(self) -> Result<Written, Problem> {
-        let applied = match self.answer {
-            Answer::Applied(ref applied) => applied.clone(),
-            Answer::Refused(ref refusal) => {
-                return Err(refused(refusal.clone()).served(self.served(None)));
-            }
-            _ => return Err(Problem::new(Code::Internal)),
+        if let Answer::Refused(refusal) = &self.answer {
+            return Err(refused(refusal.clone()).served(self.served(None)));
+        }
+        let Answer::Applied(applied) = self.answer.clone() else {
+            return Err(Problem::new(Code::Internal));
         };
         let Applied { index, outcome, replayed } = *applied;
         let served = self.served(Some(index));

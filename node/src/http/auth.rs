@@ -153,11 +153,12 @@ async fn authenticate(app: &App, credential: &Credential) -> Result<Box<peer::Ca
     let key = ApiKey::parse(credential.expose()).map_err(|_| Problem::unauthenticated())?;
     let digest = app.digest("key", &[key.text().as_bytes()])?;
     let ask = Ask::Authenticate { tenant: key.tenant(), digest };
-    match app.ask(key.tenant(), ask).await?.answer {
-        Answer::Caller(caller) => Ok(caller),
-        Answer::Unknown => Err(Problem::unauthenticated()),
-        _ => Err(Problem::new(Code::Internal)),
+    let answer = app.ask(key.tenant(), ask).await?.answer;
+    if answer == Answer::Unknown {
+        return Err(Problem::unauthenticated());
     }
+    let Answer::Caller(caller) = answer else { return Err(Problem::new(Code::Internal)) };
+    Ok(caller)
 }
 
 /// State before scope. A suspended tenant still reads who it is and what it used.

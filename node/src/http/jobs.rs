@@ -93,7 +93,7 @@ async fn submit(
     let command = Command::Submit { id, priority, tasks };
     let command = protocol::Command::Job(caller.tenant, command);
     let once = app.once(&wish, None)?;
-    let ask = Ask::Propose { command, once, spend: caller.spend() };
+    let ask = Ask::Propose { command: Box::new(command), once, spend: caller.spend() };
     let written = app.ask(caller.tenant, ask).await?.written()?;
     let Reply::Job(job) = written.reply.clone() else { return Err(Problem::new(Code::Internal)) };
     let body = wire::Submitted {
@@ -196,9 +196,9 @@ async fn get(
 ) -> Result<Response, Problem> {
     let Segments((job,)) = path?;
     let told = app.ask(caller.tenant, Ask::Job(caller.tenant, job)).await?;
-    told.render(|answer, group| match answer {
-        Answer::Job(job) => Some(shown(&job, group)),
-        _ => None,
+    told.render(|answer, group| {
+        let Answer::Job(job) = answer else { return None };
+        Some(shown(&job, group))
     })
 }
 
@@ -220,11 +220,10 @@ async fn results(
     let Segments((id,)) = path?;
     let told = app.ask(caller.tenant, Ask::Job(caller.tenant, id)).await?;
     let group = told.group;
-    let job = match told.answer {
-        Answer::Job(job) => job,
-        Answer::Refused(refusal) => return Err(super::app::refused(refusal)),
-        _ => return Err(Problem::new(Code::Internal)),
-    };
+    if let Answer::Refused(refusal) = told.answer {
+        return Err(super::app::refused(refusal));
+    }
+    let Answer::Job(job) = told.answer else { return Err(Problem::new(Code::Internal)) };
     let complete = if job.status.is_terminal() { "true" } else { "false" };
     let mut response = if wants_lines(&headers) {
         lines(app, &caller, group, &job)

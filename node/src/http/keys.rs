@@ -147,7 +147,9 @@ async fn make(
     let new = NewKey { name, digest, prefix: api_key.prefix(), scopes, expires_at: None };
     let command = protocol::Command::Key(caller.tenant, Command::Create(new));
     let once = app.once(&wish, Some(api_key.text()))?;
-    let told = app.ask(caller.tenant, Ask::Propose { command, once, spend: None }).await?;
+    let told = app
+        .ask(caller.tenant, Ask::Propose { command: Box::new(command), once, spend: None })
+        .await?;
     let written = told.written()?;
     let Reply::Key(key) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
@@ -204,9 +206,9 @@ async fn list_bare(
     _: NoQuery,
 ) -> Result<Response, Problem> {
     let ask = Ask::Keys { tenant: caller.tenant, after: None, limit: 1000 };
-    app.ask(caller.tenant, ask).await?.render(|answer, _| match answer {
-        Answer::Keys(keys) => Some(keys.iter().map(shown).collect::<Vec<_>>()),
-        _ => None,
+    app.ask(caller.tenant, ask).await?.render(|answer, _| {
+        let Answer::Keys(keys) = answer else { return None };
+        Some(keys.iter().map(shown).collect::<Vec<_>>())
     })
 }
 
@@ -243,9 +245,9 @@ async fn get(
     _: NoQuery,
 ) -> Result<Response, Problem> {
     let Segments((key,)) = path?;
-    app.ask(caller.tenant, Ask::Key(caller.tenant, key)).await?.render(|answer, _| match answer {
-        Answer::Key(key) => Some(shown(&key)),
-        _ => None,
+    app.ask(caller.tenant, Ask::Key(caller.tenant, key)).await?.render(|answer, _| {
+        let Answer::Key(key) = answer else { return None };
+        Some(shown(&key))
     })
 }
 
@@ -265,7 +267,9 @@ async fn revoke(
     let Segments((key,)) = path?;
     let command = protocol::Command::Key(caller.tenant, Command::Revoke(key));
     let once = app.once(&wish, None)?;
-    let told = app.ask(caller.tenant, Ask::Propose { command, once, spend: None }).await?;
+    let told = app
+        .ask(caller.tenant, Ask::Propose { command: Box::new(command), once, spend: None })
+        .await?;
     let written = told.written()?;
     Ok(written.respond(StatusCode::OK, &wire::Deleted { key_id: key.0, deleted: true }))
 }

@@ -170,7 +170,7 @@ async fn admit_and_scan(
     let command = Command::Scan { documents, tokens };
     let command = protocol::Command::Usage(caller.tenant, command);
     let once = app.once(wish, None)?;
-    let ask = Ask::Propose { command, once, spend: caller.spend() };
+    let ask = Ask::Propose { command: Box::new(command), once, spend: caller.spend() };
     let admitted = app.ask(caller.tenant, ask);
     let scored = score(app, texts);
     let (admitted, scored) = tokio::join!(admitted, scored);

@@ -191,7 +191,7 @@ async fn propose(
 ) -> Result<Told, Problem> {
     let command = protocol::Command::Tenant(tenant, command);
     let once = app.once(wish, secret)?;
-    app.ask(tenant, Ask::Propose { command, once, spend: None }).await
+    app.ask(tenant, Ask::Propose { command: Box::new(command), once, spend: None }).await
 }
 
 /// Tenants, in the order they were made
@@ -246,9 +246,9 @@ async fn get(
     _: NoQuery,
 ) -> Result<Response, Problem> {
     let Segments((tenant,)) = path?;
-    app.ask(tenant, Ask::Tenant(tenant)).await?.render(|answer, group| match answer {
-        Answer::Tenant(tenant, status) => Some(shown(&tenant, status, group)),
-        _ => None,
+    app.ask(tenant, Ask::Tenant(tenant)).await?.render(|answer, group| {
+        let Answer::Tenant(tenant, status) = answer else { return None };
+        Some(shown(&tenant, status, group))
     })
 }
 

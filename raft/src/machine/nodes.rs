@@ -29,12 +29,10 @@ impl Book {
 }
 
 pub(super) fn apply(book: &mut Book, now: Time, command: Command) -> Outcome {
-    let map = match command {
-        Command::Bootstrap { cluster, secrets, registration } => {
-            return bootstrap(book, now, cluster, secrets, registration);
-        }
-        _ => book.map.as_mut().ok_or(Refusal::NotFound)?,
-    };
+    if let Command::Bootstrap { cluster, secrets, registration } = command {
+        return bootstrap(book, now, cluster, secrets, registration);
+    }
+    let map = book.map.as_mut().ok_or(Refusal::NotFound)?;
     match command {
         Command::Bootstrap { .. } => unreachable!("handled above"),
         Command::Init { key } => {

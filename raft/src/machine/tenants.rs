@@ -102,8 +102,8 @@ pub(super) fn apply(
         }
         Command::SetPlan { plan, overrides } => {
             tenant.trial_ends_at = match plan {
-                // Back to the trial is no second trial.
-                Plan::Trial => tenant.trial_ends_at.or(Some(tenant.created_at.plus_ms(TRIAL_MS))),
+                // Back on the trial is no second trial: it ends when the first one did.
+                Plan::Trial => Some(tenant.created_at.plus_ms(TRIAL_MS)),
                 Plan::Starter | Plan::Professional | Plan::Enterprise => None,
             };
             tenant.plan = plan;

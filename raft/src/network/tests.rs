@@ -21,14 +21,13 @@ impl Service for Echo {
         body: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move {
-            match kind {
-                Kind::Vote => std::future::pending().await,
-                Kind::PreVote => Err("no".to_owned()),
-                _ => {
-                    let said = format!("{} {kind:?} {group} {} bytes", from.node, body.len());
-                    Ok(Bytes::from(said))
-                }
+            if kind == Kind::Vote {
+                return std::future::pending().await;
             }
+            if kind == Kind::PreVote {
+                return Err("no".to_owned());
+            }
+            Ok(Bytes::from(format!("{} {kind:?} {group} {} bytes", from.node, body.len())))
         })
     }
 }

@@ -85,9 +85,10 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
             }
             let raft = replica(host, group)?;
             let request: VoteRequest = read(body)?;
-            let answer = match kind {
-                Kind::PreVote => raft.pre_vote(request).await,
-                _ => raft.vote(request).await,
+            let answer = if kind == Kind::PreVote {
+                raft.pre_vote(request).await
+            } else {
+                raft.vote(request).await
             };
             write(&answer.map_err(text)?)
         }
@@ -119,10 +120,7 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
 async fn join(host: &Arc<Host>, request: JoinRequest) -> JoinAnswer {
     let JoinRequest { token, registration } = request;
     let command = nodes::Command::Join { token, registration };
-    let applied = match host.propose_meta(command).await {
-        Ok(applied) => applied,
-        Err(_) => return JoinAnswer::Unavailable,
-    };
+    let Ok(applied) = host.propose_meta(command).await else { return JoinAnswer::Unavailable };
     let reply = match applied.outcome {
         Ok(reply) => reply,
         Err(refusal) => return JoinAnswer::Refused(refusal),
