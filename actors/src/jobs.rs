@@ -16,6 +16,7 @@ use tracing::{debug, info};
 
 use crate::ask::{Answered, AskError, Request, send};
 use crate::bounded::{BoundedRef, Counted};
+use crate::figures::figures;
 use crate::shard::Owned;
 use crate::tenants::bounded;
 
@@ -312,6 +313,10 @@ async fn finish(
         && let Ok(Reply::Completed { status, counts }) = &applied.outcome
         && status.is_terminal()
     {
+        figures().jobs_completed.with_label_values(&[status.name()]).inc();
+        let began = owned.group.view().jobs.get(tenant, job).map(|job| job.created_at);
+        let took_ms = began.map_or(0, |began| owned.clock.now().ms_since(began));
+        figures().job_seconds.observe(took_ms as f64 / 1000.0);
         info!(%job, status = status.name(), done = counts.done, failed = counts.failed, "job ended");
     }
     answered

@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod bounded;
 pub mod clock;
 pub mod documents;
+pub mod figures;
 pub mod inference;
 pub mod jobs;
 mod limits;

@@ -15,6 +15,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::ask::{Answered, AskError, Request, send};
 use crate::bounded::{BoundedRef, Counted, NotSent};
+use crate::figures::figures;
 use crate::jobs;
 use crate::shard::Owned;
 
@@ -80,6 +81,9 @@ impl State {
         if let Some(limits) = limits
             && let Err(refusal) = self.buckets.spend(now, tenant, key, &limits)
         {
+            if let Refusal::Rate { policy, .. } = refusal {
+                figures().rate_limit_hits.with_label_values(&[policy.name()]).inc();
+            }
             return request.answer(Ok(Answer::Refused(refusal)));
         }
         let group = self.owned.group.id();

@@ -13,6 +13,7 @@ use tracing::{error, info};
 use crate::ask::{Answered, AskError, Request};
 use crate::bounded::{BoundedRef, NotSent};
 use crate::clock::ShardClock;
+use crate::figures::figures;
 use crate::jobs::{self, JobCoordinatorActor, Workers};
 use crate::limits::RateLimitActor;
 use crate::router::Router;
@@ -34,7 +35,9 @@ impl Owned {
     /// Replicates a command under this ownership.
     pub(crate) async fn propose(&self, command: Command, once: Option<Once>) -> Answered {
         let proposal = Proposal { at: self.clock.now(), once, command };
+        let timer = figures().proposal_seconds.start_timer();
         let applied = self.group.propose(self.owner.epoch, proposal).await?;
+        timer.observe_duration();
         if let Err(Refusal::StaleOwner { .. }) = applied.outcome {
             return Err(AskError::NotOwner { group: self.group.id(), leader: None });
         }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use crate::bounded::{BoundedRef, Counted, NotSent, Slot};
+use crate::figures::figures;
 use crate::inference::{ModelIdentity, Scanner, Verdict};
 
 /// Batches that wait for one slot; beyond it a caller is told at once.
@@ -185,7 +186,13 @@ fn hold(delay: Duration) {
 /// All at once; when that fails, one by one, so that a bad document fails alone.
 fn scan(scanner: &Scanner, texts: &[String]) -> Vec<Scanned> {
     let all: Vec<&str> = texts.iter().map(String::as_str).collect();
-    if let Some(verdicts) = guarded(scanner, &all) {
+    let timer = figures().inference_seconds.start_timer();
+    let together = guarded(scanner, &all);
+    timer.observe_duration();
+    if let Some(verdicts) = together {
+        let quarantined = verdicts.iter().filter(|verdict| verdict.quarantine).count();
+        figures().documents_scanned.inc_by(verdicts.len() as u64);
+        figures().documents_quarantined.inc_by(quarantined as u64);
         return verdicts.into_iter().map(Ok).collect();
     }
     let one = |text: &&str| match guarded(scanner, &[*text]) {

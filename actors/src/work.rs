@@ -8,17 +8,21 @@ use std::time::Duration;
 use protocol::jobs::{Assignment, TaskResult, Worker};
 use protocol::peer::{Answer, Ask};
 use protocol::{GroupId, JobId, TenantId};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::ask::AskError;
 use crate::blobs::Blobs;
 use crate::documents::{self, Document};
+use crate::figures::figures;
 use crate::router::Router;
 use crate::slots::{Scanned, SlotError, Slots};
 
 /// Tasks that a node takes on at a time; a coordinator looks elsewhere beyond it.
 const TASKS_MAX: usize = 64;
+/// Tasks in progress per slot: one computes while another fetches or stores its blob.
+const TURNS_PER_SLOT: usize = 2;
 /// Documents given to a slot at a time, so that a waiting scan is not held up by a whole task.
 const CHUNK_DOCUMENTS: usize = 8;
 /// How long a result is offered to an owner that does not answer.
@@ -45,6 +49,8 @@ struct Inner {
     router: Router,
     /// Attempt and documents left, by task.
     running: Mutex<BTreeMap<Key, (u32, u32)>>,
+    /// Tasks whose documents may be in memory at a time.
+    turns: Semaphore,
 }
 
 impl Runner {
@@ -52,7 +58,9 @@ impl Runner {
     #[must_use]
     pub fn start(me: Worker, slots: Slots, blobs: Blobs, router: Router) -> Self {
         let running = Mutex::default();
-        let runner = Self { inner: Arc::new(Inner { me, slots, blobs, router, running }) };
+        let turns = Semaphore::new(TURNS_PER_SLOT * slots.settings().slots.max(1));
+        let inner = Inner { me, slots, blobs, router, running, turns };
+        let runner = Self { inner: Arc::new(inner) };
         tokio::spawn(runner.clone().report());
         runner
     }
@@ -101,6 +109,9 @@ impl Runner {
     }
 
     async fn make(&self, group: GroupId, task: Assignment) -> Result<TaskResult, String> {
+        // Never closed. Tasks that wait here hold no documents in memory.
+        let _turn = self.inner.turns.acquire().await.map_err(text)?;
+        let timer = figures().task_seconds.start_timer();
         let blobs = &self.inner.blobs;
         let input = blobs.get(group, task.tenant, task.input).await.map_err(text)?;
         let documents = documents::read(&input).map_err(text)?;
@@ -120,6 +131,7 @@ impl Runner {
             }
         }
         let failed = records.len() as u32 - done;
+        timer.observe_duration();
         let output = blobs.put(group, task.tenant, documents::lines(&records)).await;
         Ok(TaskResult { output: output.map_err(text)?, done, failed, cached: 0, tokens })
     }

@@ -85,9 +85,8 @@ async fn jobs(writer: &mut Writer) -> Result<()> {
         let mut waiting = Vec::new();
         found.clear();
         for row in pages(&reader, "/v1/jobs").await? {
-            let job: Job = serde_json::from_value(row).map_err(|source| {
-                ClientError::Decode { what: "a job".to_owned(), source }
-            })?;
+            let job: Job = serde_json::from_value(row)
+                .map_err(|source| ClientError::Decode { what: "a job".to_owned(), source })?;
             let whole = job.status == "completed" && job.counts.done == job.counts.total;
             if !whole {
                 waiting.push(format!("{} {} {:?}", job.id, job.status, job.counts));

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use node::cli::launch::{Cluster, Spec, free_ports};
 
 use crate::report::Report;
@@ -29,7 +29,7 @@ impl Live {
         let name = format!("skep-chaos-{}", client::fresh_key());
         let directory = std::env::temp_dir().join(name);
         let cluster = Cluster::open(Spec {
-            binary: tests::binary()?,
+            binary: binary()?,
             directory: directory.clone(),
             ports: free_ports(n)?,
             settings: settings.to_vec(),
@@ -50,8 +50,7 @@ impl Live {
 
     /// Starts all dead nodes and waits until the cluster is whole.
     pub(crate) async fn restart_all(&mut self) -> Result<()> {
-        let dead: Vec<_> =
-            (0..self.cluster.len()).filter(|i| !self.cluster.is_alive(*i)).collect();
+        let dead: Vec<_> = (0..self.cluster.len()).filter(|i| !self.cluster.is_alive(*i)).collect();
         for i in dead {
             self.cluster.start(i)?;
         }
@@ -86,4 +85,14 @@ impl Live {
         }
         done
     }
+}
+
+/// The `skep` binary: `SKEP_BIN`, or the one beside this program.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("SKEP_BIN") {
+        return std::path::absolute(&path).context("SKEP_BIN");
+    }
+    let beside = std::env::current_exe()?.with_file_name("skep");
+    ensure!(beside.exists(), "{} is missing: cargo build -p node", beside.display());
+    Ok(beside)
 }

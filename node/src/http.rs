@@ -20,6 +20,7 @@ pub mod query;
 pub mod ready;
 pub mod scan;
 pub mod serve;
+pub mod state;
 pub mod tenants;
 pub mod usage;
 

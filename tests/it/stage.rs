@@ -17,9 +17,12 @@ pub(crate) async fn on_three_nodes(
     script: impl AsyncFnOnce(&mut Cluster) -> Result<()>,
 ) {
     let _turn = TURN.lock().await;
-    let mut cluster = Cluster::start(NODES, options).await.expect("three nodes start");
-    if let Err(error) = script(&mut cluster).await {
-        panic!("{error:?}");
+    let played = match Cluster::start(NODES, options).await {
+        Ok(mut cluster) => script(&mut cluster).await.map_err(|error| (error, Some(cluster))),
+        Err(error) => Err((error, None)),
+    };
+    if let Err((error, _cluster)) = played {
+        panic!("{error:#}");
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Batch {
     pub(super) rows: usize,
     pub(super) width: usize,
     pub(super) ids: Vec<i32>,
+    /// 1 for an id, 0 for padding.
+    pub(super) mask: Vec<f32>,
     /// What the sum of each row is multiplied by: one over its smoothed number of real ids.
     pub(super) inverse_counts: Vec<f32>,
 }

@@ -134,11 +134,15 @@ impl<'t> Group<'t> {
         batch.rows = members.len();
         batch.width = longest.unwrap_or(0).max(1);
         batch.ids.clear();
+        batch.mask.clear();
         batch.inverse_counts.clear();
         for &member in members {
             let window = &self.windows[member];
             batch.ids.extend(&self.ids[window.start..window.start + window.length]);
-            batch.ids.resize(batch.inverse_counts.len() * batch.width + batch.width, PADDING_ID);
+            batch.mask.resize(batch.ids.len(), 1.0);
+            let row_ends = (batch.inverse_counts.len() + 1) * batch.width;
+            batch.ids.resize(row_ends, PADDING_ID);
+            batch.mask.resize(row_ends, 0.0);
             batch.inverse_counts.push(1.0 / (window.length + SMOOTHING) as f32);
         }
     }

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 use client::jobs::{Job, JobResult, NewJob};
 use client::keys::NewKey;
 use client::{Answer, Client, Retry};
+use node::cli::demo::corpus::{Sample, documents, samples};
 use node::cli::launch::{Probe, until};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tests::corpus::{Sample, documents, samples};
 
 use super::Run;
 use crate::live::{Live, READY_WITHIN};
@@ -169,7 +169,10 @@ fn ensure_each_once(samples: &[Sample], results: &[JobResult]) -> Result<()> {
     let lost = samples.iter().filter(|sample| !times.contains_key(sample.id.as_str())).count();
     let double = times.values().filter(|times| **times > 1).count();
     let total = results.len();
-    ensure!(lost == 0 && double == 0 && total == samples.len(), "{total} results, {lost} lost, {double} double");
+    ensure!(
+        lost == 0 && double == 0 && total == samples.len(),
+        "{total} results, {lost} lost, {double} double"
+    );
     for (result, sample) in results.iter().zip(samples) {
         let right = result.doc_id == sample.id
             && result.status == "done"

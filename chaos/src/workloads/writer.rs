@@ -56,7 +56,8 @@ impl Writer {
         dice: StdRng,
     ) -> Result<Writer> {
         let key = tenant.api_key.context("a new tenant came without a key")?;
-        let patient = |client: Client| client.with_retry(Retry::NEVER).with_timeout(ATTEMPT_TIMEOUT);
+        let patient =
+            |client: Client| client.with_retry(Retry::NEVER).with_timeout(ATTEMPT_TIMEOUT);
         let (mut own, mut operator) = (Vec::new(), Vec::new());
         for url in cluster.urls() {
             own.push(patient(Client::new(vec![url], Credential::key(&key))?));
@@ -92,9 +93,10 @@ impl Writer {
     /// One random write, settled.
     pub(crate) async fn write(&mut self, board: &Board) -> Result<()> {
         let write = self.choose();
-        let answer = self.settle(&write, board).await.with_context(|| {
-            format!("tenant {} on shard {}: {write:?}", self.id, self.shard)
-        })?;
+        let answer = self
+            .settle(&write, board)
+            .await
+            .with_context(|| format!("tenant {} on shard {}: {write:?}", self.id, self.shard))?;
         self.note(write, &answer)?;
         tokio::time::sleep(PACE).await;
         Ok(())

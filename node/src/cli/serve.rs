@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::System;
+use actors::figures::figures;
+use actors::remote::ClusterTransport;
 use protocol::NodeId;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -17,6 +20,7 @@ use crate::http::app::App;
 use crate::http::context::Edge;
 use crate::http::metrics::Metrics;
 use crate::http::ready::NodeStatus;
+use crate::http::state::ClusterState;
 use crate::http::{self, serve};
 use crate::telemetry;
 
@@ -133,7 +137,8 @@ fn failure(error: BootError) -> Failure {
 
 async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
     let boot::Node { config, system, transport, http: listener, .. } = &node;
-    let metrics = Metrics::new().map_err(|error| Failure::failed(error.to_string()))?;
+    let metrics = metrics_of(system, transport);
+    let metrics = metrics.map_err(|error| Failure::failed(error.to_string()))?;
     let status = NodeStatus::new(system.clone(), transport.clone());
     let edge = Edge { metrics: Arc::new(metrics), status: Arc::new(status) };
     let app = App { system: system.clone(), edge: edge.clone(), transport: transport.clone() };
@@ -161,6 +166,15 @@ async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
     }
     transport.stop().await;
     outcome
+}
+
+fn metrics_of(system: &System, transport: &ClusterTransport) -> Result<Metrics, prometheus::Error> {
+    let metrics = Metrics::new()?;
+    for collector in figures().collectors() {
+        metrics.register(collector)?;
+    }
+    metrics.register(Box::new(ClusterState::new(system.clone(), transport.clone())?))?;
+    Ok(metrics)
 }
 
 fn listener_of(listener: &tokio::net::TcpListener) -> Result<tokio::net::TcpListener, Failure> {

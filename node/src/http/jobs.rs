@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use protocol::jobs::{Blob, Command, JOB_DOCUMENTS_MAX, Job, Priority, TaskSpec, TaskState};
 use protocol::peer::{Answer, Ask};
 use protocol::wire::{List, jobs as wire};
-use protocol::{GroupId, JobId, Reply};
+use protocol::{GroupId, JobId, Reply, TenantId};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -245,26 +245,57 @@ fn wants_lines(headers: &HeaderMap) -> bool {
 /// off, so that nobody takes a part for the whole.
 fn lines(app: App, caller: &Caller<JOBS_READ>, group: GroupId, job: &Job) -> Response {
     let tenant = caller.tenant;
-    let outputs: Vec<Blob> = outputs(job).map(|(_, output)| output).collect();
-    let blobs = futures::stream::iter(outputs).then(move |output| {
-        let blobs = app.system.blobs.clone();
-        async move { blobs.get(group, tenant, output).await }
+    let ended: Vec<Ended> = ended(job).map(|(_, ended)| ended).collect();
+    let blobs = futures::stream::iter(ended).then(move |ended| {
+        let app = app.clone();
+        async move { load(&app, group, tenant, ended).await }
     });
     let headers = [(CONTENT_TYPE, HeaderValue::from_static(NDJSON))];
     (headers, Body::from_stream(blobs)).into_response()
 }
 
-/// Committed outputs with the number of their first document.
-fn outputs(job: &Job) -> impl Iterator<Item = (u32, Blob)> {
+/// A task that has ended: with a result, or with nothing but its input.
+#[derive(Debug, Clone, Copy)]
+enum Ended {
+    Done(Blob),
+    Failed { input: Blob, attempt: u32 },
+}
+
+/// Tasks that have ended, with the number of their first document.
+fn ended(job: &Job) -> impl Iterator<Item = (u32, Ended)> {
     let mut first = 0;
     job.tasks.iter().filter_map(move |task| {
         let at = first;
         first += task.documents;
         match task.state {
-            TaskState::Done(result) => Some((at, result.output)),
-            TaskState::Queued | TaskState::Leased(_) | TaskState::Failed => None,
+            TaskState::Done(result) => Some((at, Ended::Done(result.output))),
+            TaskState::Failed => {
+                Some((at, Ended::Failed { input: task.input, attempt: task.attempt }))
+            }
+            TaskState::Queued | TaskState::Leased(_) => None,
         }
     })
+}
+
+/// The records of a task, one per line.
+async fn load(
+    app: &App,
+    group: GroupId,
+    tenant: TenantId,
+    ended: Ended,
+) -> Result<Bytes, BlobError> {
+    let (input, attempt) = match ended {
+        Ended::Done(output) => return app.system.blobs.get(group, tenant, output).await,
+        Ended::Failed { input, attempt } => (input, attempt),
+    };
+    let content = app.system.blobs.get(group, tenant, input).await?;
+    let documents = documents::read(&content).map_err(std::io::Error::other)?;
+    let identity = app.system.slots.identity();
+    let failed = |document: &documents::Document| {
+        let why = format!("no result after {attempt} attempts");
+        documents::record(document, Err(why), attempt, identity)
+    };
+    Ok(documents::lines(&documents.iter().map(failed).collect::<Vec<_>>()))
 }
 
 /// A page of records. The cursor is the number of the last document shown.
@@ -285,11 +316,11 @@ async fn records(
     let from =
         after.and_then(|bytes| bytes.try_into().ok()).map_or(0, |at| u32::from_be_bytes(at) + 1);
     let mut rows: Vec<(u32, wire::Record)> = Vec::new();
-    for (first, output) in outputs(job) {
+    for (first, ended) in ended(job) {
         if rows.len() > page.limit {
             break;
         }
-        let content = app.system.blobs.get(group, caller.tenant, output).await;
+        let content = load(app, group, caller.tenant, ended).await;
         let content = content.map_err(|error| unstored(&error))?;
         let lines = content.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         for (offset, line) in lines.enumerate() {

@@ -8,21 +8,22 @@
 //! | `api_requests_total` | `api_requests_total{method,route,status}` |
 //! | `api_request_duration_seconds` | `api_request_duration_seconds{route}` |
 //! | `api_active_requests` | `api_active_requests` |
-//! | `job_queue_depth{priority}` | `job_queue_depth{priority}` |
+//! | `job_queue_depth{priority}` | `job_queue_depth{priority}`: tasks of the shards that this node owns |
 //! | `job_processing_duration_seconds` | `job_processing_duration_seconds` |
 //! | `jobs_completed_total{status}` | `jobs_completed_total{status}` |
-//! | `worker_active_tasks` | `worker_active_tasks` (busy inference slots) |
+//! | `worker_active_tasks` | `worker_active_tasks`: batches that wait for or hold a slot |
 //! | `worker_task_duration_seconds` | `worker_task_duration_seconds` |
-//! | `cache_hits_total{cache_type}`, `cache_misses_total` | the same, both with `cache_type` |
-//! | `cache_size_bytes` | `cache_size_bytes` |
 //! | `db_query_duration_seconds` | `proposal_duration_seconds`: the log is the database |
 //! | `db_connections` | `http_connections` |
-//! | `inference_duration_seconds{model}` | `inference_duration_seconds{model}` |
+//! | `inference_duration_seconds{model}` | `inference_duration_seconds`: there is one model |
 //! | `documents_scanned_total{org_id}` | `documents_scanned_total`: tenants are in `/v1/usage` |
 //! | `quarantine_rate{org_id}` | `documents_quarantined_total`: a rate is a query |
 //! | `errors_total{error_type,component}` | `errors_total{code}` |
 //! | `rate_limit_hits_total{org_id}` | `rate_limit_hits_total{policy}` |
 //! | `system` | `build_info{version}` |
+//!
+//! The names of caches follow with the cache. Those of the actors are made in `actors::figures`, and
+//! the state of the cluster in [`super::state`].
 
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, Method, StatusCode};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -57,34 +58,6 @@ pub struct Metrics {
     pub http_connections: IntGauge,
     /// Connections turned away because all places were taken.
     pub http_connections_refused: IntCounter,
-    /// Waiting tasks by priority.
-    pub job_queue_depth: IntGaugeVec,
-    /// Submission to terminal status.
-    pub job_seconds: Histogram,
-    /// Finished jobs by terminal status.
-    pub jobs_completed: IntCounterVec,
-    /// Inference slots in use.
-    pub worker_active_tasks: IntGauge,
-    /// One task, from lease to committed result.
-    pub worker_task_seconds: Histogram,
-    /// Found, by `cache_type`.
-    pub cache_hits: IntCounterVec,
-    /// Not found, by `cache_type`.
-    pub cache_misses: IntCounterVec,
-    /// Bytes on disk of the result cache.
-    pub cache_size_bytes: IntGauge,
-    /// Proposal to commit.
-    pub proposal_seconds: Histogram,
-    /// One batch through the model.
-    pub inference_seconds: HistogramVec,
-    /// Committed results.
-    pub documents_scanned: IntCounter,
-    /// Committed results at or over the threshold.
-    pub documents_quarantined: IntCounter,
-    /// Refusals by policy.
-    pub rate_limit_hits: IntCounterVec,
-    /// Damaged files found at start and set aside.
-    pub storage_damage: IntCounter,
 }
 
 /// The request counts as active until this is dropped.
@@ -115,28 +88,6 @@ impl Metrics {
             http_connections: make.gauge("http_connections", "Open client connections")?,
             http_connections_refused: make
                 .counter("http_connections_refused_total", "Connections turned away")?,
-            job_queue_depth: make.gauges("job_queue_depth", "Waiting tasks", "priority")?,
-            job_seconds: make
-                .timer("job_processing_duration_seconds", "Submission to terminal status")?,
-            jobs_completed: make.counters("jobs_completed_total", "Finished jobs", "status")?,
-            worker_active_tasks: make.gauge("worker_active_tasks", "Busy inference slots")?,
-            worker_task_seconds: make
-                .timer("worker_task_duration_seconds", "Lease of a task to its result")?,
-            cache_hits: make.counters("cache_hits_total", "Found in a cache", "cache_type")?,
-            cache_misses: make.counters("cache_misses_total", "Not in a cache", "cache_type")?,
-            cache_size_bytes: make.gauge("cache_size_bytes", "Bytes of the result cache")?,
-            proposal_seconds: make.timer("proposal_duration_seconds", "Proposal to commit")?,
-            inference_seconds: make.timers(
-                "inference_duration_seconds",
-                "One batch through the model",
-                "model",
-            )?,
-            documents_scanned: make.counter("documents_scanned_total", "Committed results")?,
-            documents_quarantined: make
-                .counter("documents_quarantined_total", "Results at or over the threshold")?,
-            rate_limit_hits: make.counters("rate_limit_hits_total", "Limits met", "policy")?,
-            storage_damage: make
-                .counter("storage_damage_total", "Damaged files set aside at start")?,
             registry: make.0,
         })
     }
@@ -224,11 +175,6 @@ impl Maker {
         label: &str,
     ) -> Result<IntGaugeVec, prometheus::Error> {
         self.keep(IntGaugeVec::new(Opts::new(name, help), &[label])?)
-    }
-
-    fn timer(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
-        let opts = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.keep(Histogram::with_opts(opts)?)
     }
 
     fn timers(

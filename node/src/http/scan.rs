@@ -5,6 +5,7 @@ use actors::slots::{Scanned, SlotError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures::StreamExt as _;
 use protocol::peer::Ask;
 use protocol::usage::Command;
 use protocol::wire::scan as wire;
@@ -28,6 +29,8 @@ pub const BODY_BYTES_MAX: usize = 64 << 20;
 const ID_CHARACTERS_MAX: usize = 200;
 /// Documents given to a slot at a time.
 const CHUNK_DOCUMENTS: usize = 16;
+/// Chunks of one request that wait for slots, so that one request does not fill their queues.
+const CHUNKS_AT_ONCE: usize = 8;
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
@@ -176,7 +179,6 @@ async fn admit_and_scan(
     let (admitted, scored) = tokio::join!(admitted, scored);
     let written = admitted?.written()?;
     let scored = scored?;
-    app.edge.metrics.documents_scanned.inc_by(u64::from(documents));
     Ok((written, scored))
 }
 
@@ -191,8 +193,10 @@ fn check_documents(caller: &Caller<SCAN>, documents: usize) -> Result<(), Proble
 async fn score(app: &App, texts: Vec<String>) -> Result<Vec<Scored>, Problem> {
     let slots = &app.system.slots;
     let chunks: Vec<Vec<String>> = texts.chunks(CHUNK_DOCUMENTS).map(<[String]>::to_vec).collect();
-    let scans = futures::future::try_join_all(chunks.into_iter().map(|chunk| slots.scan(chunk)));
-    let scanned = scans.await.map_err(|error| match error {
+    let scans = futures::stream::iter(chunks.into_iter().map(|chunk| slots.scan(chunk)));
+    let scanned: Vec<_> = scans.buffered(CHUNKS_AT_ONCE).collect().await;
+    let scanned: Result<Vec<_>, _> = scanned.into_iter().collect();
+    let scanned = scanned.map_err(|error| match error {
         SlotError::Overloaded => Problem::new(Code::Overloaded),
         SlotError::Ended => Problem::new(Code::NotReady),
     })?;

@@ -20,6 +20,7 @@ pub(super) struct RtenEngine {
 struct Graph {
     model: Model,
     ids: NodeId,
+    mask: NodeId,
     inverse_count: NodeId,
     logits: NodeId,
 }
@@ -28,8 +29,9 @@ impl RtenEngine {
     pub(super) fn load() -> Result<RtenEngine, LoadError> {
         let model = Model::load_static_slice(model::BYTES).map_err(|error| refused(&error))?;
         let node = |name: &str| model.node_id(name).map_err(|error| refused(&error));
-        let (ids, inverse_count, logits) = (node("ids")?, node("inverse_count")?, node("logits")?);
-        let graph = Arc::new(Graph { model, ids, inverse_count, logits });
+        let (ids, mask) = (node("ids")?, node("mask")?);
+        let (inverse_count, logits) = (node("inverse_count")?, node("logits")?);
+        let graph = Arc::new(Graph { model, ids, mask, inverse_count, logits });
         Ok(RtenEngine { graph, pool: one_thread() })
     }
 }
@@ -50,7 +52,7 @@ impl Engine for RtenEngine {
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.pool)));
         let outputs = self.graph.model.run_n(inputs, [self.graph.logits], Some(options));
         let [output] = outputs.map_err(|error| failed(&error))?;
-        let logits: NdTensor<f32, 2> = output.try_into().map_err(|error| failed(&error))?;
+        let logits: NdTensor<f32, 3> = output.try_into().map_err(|error| failed(&error))?;
         shaped(NAME, batch.rows, logits.to_vec())
     }
 

@@ -1,0 +1,87 @@
+//! The state of the cluster as figures, taken when they are asked for.
+
+use actors::System;
+use actors::remote::{ClusterTransport, PeerState, PeerTransport as _};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntGauge, IntGaugeVec, Opts};
+use protocol::jobs::{Priority, TaskState};
+
+/// What Prometheus learns of Raft, peers and queues.
+#[derive(Debug)]
+pub struct ClusterState {
+    system: System,
+    transport: ClusterTransport,
+    queue: IntGaugeVec,
+    applied: IntGaugeVec,
+    leads: IntGaugeVec,
+    mailbox: IntGaugeVec,
+    peers_up: IntGauge,
+    active: IntGauge,
+}
+
+impl ClusterState {
+    /// Looks at a tree that runs.
+    pub fn new(system: System, transport: ClusterTransport) -> Result<Self, prometheus::Error> {
+        let by =
+            |name: &str, help: &str, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
+        Ok(Self {
+            system,
+            transport,
+            queue: by("job_queue_depth", "Tasks without a result of owned shards", "priority")?,
+            applied: by("raft_applied_index", "Last applied entry, by group", "group")?,
+            leads: by("raft_leader", "1 for each group that this node leads", "group")?,
+            mailbox: by("mailbox_depth", "Messages that wait, by owned shard", "group")?,
+            peers_up: IntGauge::new("peers_up", "Peers that answer")?,
+            active: IntGauge::new("worker_active_tasks", "Batches that wait for or hold a slot")?,
+        })
+    }
+
+    fn gauges(&self) -> [&dyn Collector; 6] {
+        [&self.queue, &self.applied, &self.leads, &self.mailbox, &self.peers_up, &self.active]
+    }
+
+    fn look(&self) {
+        for gauges in [&self.queue, &self.applied, &self.leads, &self.mailbox] {
+            gauges.reset();
+        }
+        for group in self.system.host.groups() {
+            let id = group.id().to_string();
+            self.applied.with_label_values(&[&id]).set(group.applied() as i64);
+            let leads = group.leadership().borrow().owned.is_some();
+            self.leads.with_label_values(&[&id]).set(i64::from(leads));
+            if leads {
+                self.count_tasks(&group);
+            }
+        }
+        for (group, depth) in self.system.router.depths() {
+            self.mailbox.with_label_values(&[&group.to_string()]).set(depth as i64);
+        }
+        let states = self.transport.states().borrow().clone();
+        let up = states.values().filter(|state| matches!(state, PeerState::Up { .. })).count();
+        self.peers_up.set(up as i64);
+        self.active.set(self.system.slots.depth() as i64);
+    }
+
+    fn count_tasks(&self, group: &raft::Group) {
+        let view = group.view();
+        for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent] {
+            let jobs = view.jobs.open().filter(|(_, job)| job.priority == priority);
+            let open =
+                |state: &TaskState| matches!(state, TaskState::Queued | TaskState::Leased(_));
+            let tasks = jobs.flat_map(|(_, job)| &job.tasks).filter(|task| open(&task.state));
+            self.queue.with_label_values(&[priority.name()]).add(tasks.count() as i64);
+        }
+    }
+}
+
+impl Collector for ClusterState {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauges().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.look();
+        self.gauges().into_iter().flat_map(Collector::collect).collect()
+    }
+}
