@@ -1,1 +1,76 @@
-fn main() {}
+//! Measures skep beside what one would use instead: ratios first, CPU second, rates last, because a
+//! ratio of rounds in turn survives a busy machine. Everything runs on loopback, for a bounded time,
+//! and ends only processes that it started.
+
+mod bare;
+mod cpu;
+mod etcd;
+mod http;
+mod load;
+mod proposals;
+mod replicas;
+mod sample;
+mod skep;
+mod table;
+mod wal;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use table::line;
+
+/// Measure skep beside etcd, bare axum and the bare disk
+#[derive(Debug, Parser)]
+#[command(name = "benches", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replicated writes: skep's Raft, skep over HTTP, etcd; three processes each
+    Proposals(proposals::Plan),
+    /// The warm front door: GET /v1/me beside bare axum
+    Http(http::Plan),
+    /// The write-ahead log alone beside write + fdatasync
+    Wal(wal::Plan),
+    /// All of them with their defaults
+    All,
+    /// One process of `proposals`
+    #[command(hide = true)]
+    RaftNode(replicas::process::Arguments),
+    /// The peer of `http`
+    #[command(hide = true)]
+    BareAxum(bare::Arguments),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            line(&format!("FAILED: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Proposals(plan) => proposals::run(&plan).await,
+        Command::Http(plan) => http::run(&plan).await,
+        Command::Wal(plan) => wal::run(&plan).await,
+        Command::All => all().await,
+        Command::RaftNode(arguments) => replicas::process::run(arguments).await,
+        Command::BareAxum(arguments) => bare::serve(arguments).await,
+    }
+}
+
+async fn all() -> Result<()> {
+    wal::run(&wal::Plan::default()).await?;
+    proposals::run(&proposals::Plan::default()).await?;
+    http::run(&http::Plan::default()).await
+}

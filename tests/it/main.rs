@@ -1,7 +1,8 @@
-//! The API from outside, on clusters of real processes.
+//! The API from outside, on clusters of real processes; and the house rules.
 
 mod bad_input;
 mod failover;
+mod house;
 mod isolation;
 mod openapi;
 mod python_client;

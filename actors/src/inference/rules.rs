@@ -74,8 +74,8 @@ impl Rules {
         let mut add = |needle: String, meaning| needles.entry(needle).or_default().push(meaning);
         let mut rules = Vec::new();
         for group in phrases::GROUPS {
-            for phrase in group.phrases {
-                add((*phrase).to_owned(), Meaning::Rule(rules.len()));
+            for phrase in group.phrases() {
+                add(phrase.to_owned(), Meaning::Rule(rules.len()));
             }
             rules.push(group.rule());
         }
@@ -85,8 +85,8 @@ impl Rules {
             }
             rules.push(pattern.rule()?);
         }
-        for cue in context::CUES {
-            add((*cue).to_owned(), Meaning::Cue);
+        for cue in context::CUES.split('|') {
+            add(cue.to_owned(), Meaning::Cue);
         }
         for word in phrases::HINTS {
             add(rot13(word), Meaning::Hint(Disguise::Rot13));

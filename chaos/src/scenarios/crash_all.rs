@@ -21,6 +21,7 @@ const BEFORE: std::ops::Range<u64> = 60..300;
 
 #[derive(Default)]
 struct Told {
+    rounds: u32,
     ready: Times,
     resumed: Times,
     counts: Counts,
@@ -31,9 +32,9 @@ pub(crate) async fn run(run: &Run, rounds: u32) -> Result<()> {
     let mut live = Live::start(NODES, &[]).await?;
     let mut told = Told::default();
     let done = Box::pin(play(run, &mut live, rounds, &mut told)).await;
-    let Told { ready, resumed, counts } = &told;
+    let Told { rounds: held, ready, resumed, counts } = &told;
     run.report.summary(&format!(
-        "crash-all: {rounds} rounds in {} s, {}; lost {}; all nodes ready after {}; writes on all \
+        "crash-all: {held} of {rounds} rounds held in {} s, {}; lost {}; all nodes ready after {}; writes on all \
          shards after {}",
         began.elapsed().as_secs(),
         counts.told(),
@@ -52,6 +53,7 @@ async fn play(run: &Run, live: &mut Live, rounds: u32, told: &mut Told) -> Resul
         (writers, line) = round(live, writers, &mut dice, told)
             .await
             .with_context(|| format!("round {number} of {rounds}"))?;
+        told.rounds = number;
         run.report.line(&format!("round {number:>3}: {line}"));
     }
     Ok(())

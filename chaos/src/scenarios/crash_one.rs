@@ -27,7 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BEFORE: std::ops::Range<u64> = 60..160;
 const AFTER: u64 = 60;
 
+#[derive(Default)]
 struct Told {
+    rounds: u32,
     first: Times,
     every: Times,
     ready: Times,
@@ -37,13 +39,11 @@ struct Told {
 pub(crate) async fn run(run: &Run, rounds: u32) -> Result<()> {
     let began = Instant::now();
     let mut live = Live::start(NODES, &[]).await?;
-    let times = Times::default;
-    let mut told =
-        Told { first: times(), every: times(), ready: times(), counts: Counts::default() };
+    let mut told = Told::default();
     let done = Box::pin(play(run, &mut live, rounds, &mut told)).await;
-    let Told { first, every, ready, counts } = &told;
+    let Told { rounds: held, first, every, ready, counts } = &told;
     run.report.summary(&format!(
-        "crash-one: {rounds} rounds in {} s, {}; lost {}; first write on a shard of the victim \
+        "crash-one: {held} of {rounds} rounds held in {} s, {}; lost {}; first write on a shard of the victim \
          after {}; on the last of its shards after {}; ready {}",
         began.elapsed().as_secs(),
         counts.told(),
@@ -68,6 +68,7 @@ async fn play(run: &Run, live: &mut Live, rounds: u32, told: &mut Told) -> Resul
             live.ensure_equal().await.with_context(|| format!("after round {number}"))?;
         }
         let equal = if compared { ", 17 groups equal" } else { "" };
+        told.rounds = number;
         run.report.line(&format!("round {number:>3}: {line}{equal}"));
     }
     Ok(())

@@ -37,6 +37,7 @@ const EAGER: Retry = Retry {
 
 #[derive(Default)]
 struct Told {
+    rounds: u32,
     write: Times,
     finish: Times,
     ready: Times,
@@ -49,9 +50,9 @@ pub(crate) async fn run(run: &Run, rounds: u32) -> Result<()> {
     let mut live = Live::start(NODES, &settings).await?;
     let mut told = Told::default();
     let done = Box::pin(play(run, &mut live, rounds, &mut told)).await;
-    let Told { write, finish, ready, results } = &told;
+    let Told { rounds: held, write, finish, ready, results } = &told;
     run.report.summary(&format!(
-        "job-owner: {rounds} rounds in {} s, {results} results, lost and double {}; write again \
+        "job-owner: {held} of {rounds} rounds held in {} s, {results} results, lost and double {}; write again \
          after {}; job done after the kill {}; ready {}",
         began.elapsed().as_secs(),
         if done.is_ok() { "0" } else { "?" },
@@ -67,6 +68,7 @@ async fn play(run: &Run, live: &mut Live, rounds: u32, told: &mut Told) -> Resul
     for number in 1..=rounds {
         let line = round(live, &mut dice, told).await;
         let line = line.with_context(|| format!("round {number} of {rounds}"))?;
+        told.rounds = number;
         run.report.line(&format!("round {number:>3}: {line}"));
     }
     live.ensure_equal().await

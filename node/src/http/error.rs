@@ -126,7 +126,7 @@ impl Problem {
     /// What happened this time. Has no effect on 401 and 404, whose bodies never differ.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        if !matches!(self.code, Code::Unauthenticated | Code::NotFound) {
+        if !self.tells_nothing() {
             self.more.detail = Some(detail.into());
         }
         self
@@ -148,11 +148,18 @@ impl Problem {
         self
     }
 
-    /// Who decided, when a node other than ours did.
+    /// Who decided, when a node other than ours did. Has no effect on 401 and 404: an id that nobody
+    /// can read has no owner, and must look like one that is missing.
     #[must_use]
     pub fn served(mut self, served: Served) -> Self {
-        self.more.served = Some(served);
+        if !self.tells_nothing() {
+            self.more.served = Some(served);
+        }
         self
+    }
+
+    fn tells_nothing(&self) -> bool {
+        matches!(self.code, Code::Unauthenticated | Code::NotFound)
     }
 
     /// Ends the connection after the answer: the rest of the request was not read.

@@ -245,7 +245,7 @@ fn wants_lines(headers: &HeaderMap) -> bool {
 /// off, so that nobody takes a part for the whole.
 fn lines(app: App, caller: &Caller<JOBS_READ>, group: GroupId, job: &Job) -> Response {
     let tenant = caller.tenant;
-    let ended: Vec<Ended> = ended(job).map(|(_, ended)| ended).collect();
+    let ended: Vec<Ended> = ended(job).map(|(_, _, ended)| ended).collect();
     let blobs = futures::stream::iter(ended).then(move |ended| {
         let app = app.clone();
         async move { load(&app, group, tenant, ended).await }
@@ -261,19 +261,18 @@ enum Ended {
     Failed { input: Blob, attempt: u32 },
 }
 
-/// Tasks that have ended, with the number of their first document.
-fn ended(job: &Job) -> impl Iterator<Item = (u32, Ended)> {
+/// Tasks that have ended, with the numbers of their first document and of the one after their last.
+fn ended(job: &Job) -> impl Iterator<Item = (u32, u32, Ended)> {
     let mut first = 0;
     job.tasks.iter().filter_map(move |task| {
         let at = first;
         first += task.documents;
-        match task.state {
-            TaskState::Done(result) => Some((at, Ended::Done(result.output))),
-            TaskState::Failed => {
-                Some((at, Ended::Failed { input: task.input, attempt: task.attempt }))
-            }
-            TaskState::Queued | TaskState::Leased(_) => None,
-        }
+        let ended = match task.state {
+            TaskState::Done(result) => Ended::Done(result.output),
+            TaskState::Failed => Ended::Failed { input: task.input, attempt: task.attempt },
+            TaskState::Queued | TaskState::Leased(_) => return None,
+        };
+        Some((at, first, ended))
     })
 }
 
@@ -316,9 +315,12 @@ async fn records(
     let from =
         after.and_then(|bytes| bytes.try_into().ok()).map_or(0, |at| u32::from_be_bytes(at) + 1);
     let mut rows: Vec<(u32, wire::Record)> = Vec::new();
-    for (first, ended) in ended(job) {
+    for (first, end, ended) in ended(job) {
         if rows.len() > page.limit {
             break;
+        }
+        if end <= from {
+            continue;
         }
         let content = load(app, group, caller.tenant, ended).await;
         let content = content.map_err(|error| unstored(&error))?;

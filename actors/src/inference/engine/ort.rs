@@ -73,8 +73,9 @@ impl Engine for OrtEngine {
 
 fn run(session: &mut Session, batch: &Batch) -> ort::Result<Vec<f32>> {
     let ids = TensorRef::from_array_view(([batch.rows, batch.width], batch.ids.as_slice()))?;
-    let counts = TensorRef::from_array_view(([batch.rows, 1], batch.inverse_counts.as_slice()))?;
-    let outputs = session.run(inputs!["ids" => ids, "inverse_count" => counts])?;
+    let mask = TensorRef::from_array_view(([batch.rows, 1, batch.width], batch.mask.as_slice()))?;
+    let counts = TensorRef::from_array_view(([batch.rows, 1, 1], batch.inverse_counts.as_slice()))?;
+    let outputs = session.run(inputs!["ids" => ids, "mask" => mask, "inverse_count" => counts])?;
     let (_, logits) = outputs["logits"].try_extract_tensor::<f32>()?;
     Ok(logits.to_vec())
 }
@@ -93,7 +94,7 @@ fn runtime(candidates: &[PathBuf]) -> Result<Runtime, LoadError> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut last = LoadError::LibraryMissing { searched: listed(candidates) };
     for path in candidates.iter().filter(|path| path.is_file()) {
-        if let Some(runtime) = loaded.as_ref() {
+        if let Some(runtime) = loaded.as_ref().filter(|runtime| runtime.path == *path) {
             return Ok(runtime.clone());
         }
         match initialise(path) {
@@ -113,13 +114,23 @@ fn initialise(path: &Path) -> Result<Runtime, String> {
     });
     let built = builder.with_name("skep").with_telemetry(false).with_logger(logger).build();
     let environment = built.map_err(|error| error.to_string())?;
-    Ok(Runtime { environment, path: path.to_path_buf(), version: version(ort::info()).into() })
+    let version = version(path, ort::info()).into();
+    Ok(Runtime { environment, path: path.to_path_buf(), version })
 }
 
-/// `1.31.1` out of `ORT Build Info: git-branch=rel-1.31.1, git-commit-id=…`.
-fn version(info: &str) -> &str {
-    let branch = info.split("git-branch=").nth(1).and_then(|rest| rest.split(',').next());
-    branch.map_or(info, |branch| branch.trim_start_matches("rel-"))
+/// From the file name (`libonnxruntime.so.1.31.1`), because wheels are built from a detached head; otherwise the
+/// release branch or the commit out of `ORT Build Info: git-branch=rel-1.31.1, git-commit-id=…`.
+fn version(path: &Path, info: &str) -> String {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let name = real.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let field = |key: &str| info.split(key).nth(1).and_then(|rest| rest.split(',').next());
+    if let Some((_, version)) = name.split_once(".so.") {
+        return version.to_owned();
+    }
+    match field("git-branch=").and_then(|branch| branch.strip_prefix("rel-")) {
+        Some(release) => release.to_owned(),
+        None => format!("commit {}", field("git-commit-id=").unwrap_or("unknown")),
+    }
 }
 
 fn listed(paths: &[PathBuf]) -> String {
@@ -142,8 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_read_from_the_build_info() {
-        assert_eq!(version("ORT Build Info: git-branch=rel-1.31.1, git-commit-id=1"), "1.31.1");
-        assert_eq!(version("something else"), "something else");
+    fn the_version_is_that_of_the_file_or_of_the_build() {
+        let plain = Path::new("/nowhere/libonnxruntime.so");
+        let release =
+            "ORT Build Info: git-branch=rel-1.31.1, git-commit-id=1f2e, build type=Release";
+        let wheel = "ORT Build Info: git-branch=HEAD, git-commit-id=1f2e, build type=Release";
+        assert_eq!(version(plain, release), "1.31.1");
+        assert_eq!(version(plain, wheel), "commit 1f2e");
+        assert_eq!(version(Path::new("/nowhere/libonnxruntime.so.1.30.0"), wheel), "1.30.0");
     }
 }

@@ -47,8 +47,13 @@ impl Engine for RtenEngine {
 
     fn run(&self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
         let ids = NdTensorView::from_data([batch.rows, batch.width], batch.ids.as_slice());
-        let counts = NdTensorView::from_data([batch.rows, 1], batch.inverse_counts.as_slice());
-        let inputs = vec![(self.graph.ids, ids.into()), (self.graph.inverse_count, counts.into())];
+        let mask = NdTensorView::from_data([batch.rows, 1, batch.width], batch.mask.as_slice());
+        let counts = NdTensorView::from_data([batch.rows, 1, 1], batch.inverse_counts.as_slice());
+        let inputs = vec![
+            (self.graph.ids, ids.into()),
+            (self.graph.mask, mask.into()),
+            (self.graph.inverse_count, counts.into()),
+        ];
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.pool)));
         let outputs = self.graph.model.run_n(inputs, [self.graph.logits], Some(options));
         let [output] = outputs.map_err(|error| failed(&error))?;

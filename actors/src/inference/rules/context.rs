@@ -1,95 +1,21 @@
 //! Tells an attack from talk about attacks: quotation marks, the vocabulary of people who write about security,
 //! negation ("never share your password") and purpose ("to show the password, press the eye").
 
-/// Words that mark a text as talk about attacks, or announce an example.
-pub(super) const CUES: &[&str] = &[
-    "prompt injection",
-    "prompt injections",
-    "injection attack",
-    "injection attacks",
-    "jailbreaks",
-    "jailbreak prompts",
-    "attacker",
-    "attackers",
-    "adversary",
-    "adversaries",
-    "researchers",
-    "security",
-    "vulnerability",
-    "vulnerabilities",
-    "such as",
-    "for example",
-    "for instance",
-    "e.g.",
-    "phrases like",
-    "phrase like",
-    "strings like",
-    "something like",
-    "the phrase",
-    "the phrases",
-    "the string",
-    "the sentence",
-    "example of",
-    "examples of",
-    "article",
-    "paper",
-    "study",
-    "studies",
-    "blog post",
-    "report",
-    "chapter",
-    "lecture",
-    "talk",
-    "novel",
-    "film",
-    "known as",
-    "so-called",
-    "technique",
-    "techniques",
-    "exploit",
-    "exploits",
-    "defence",
-    "defences",
-    "defense",
-    "defenses",
-    "detect",
-    "detects",
-    "detection",
-    "detector",
-    "filter",
-    "classifier",
-    "blocked",
-    "blocks",
-    "flagged",
-    "mitigation",
-    "red team",
-    "red teaming",
-    "benchmark",
-    "dataset of attacks",
-    "threat model",
-    "owasp",
-    "malicious prompt",
-    "malicious prompts",
-    "attack",
-    "attacks",
-    "trick",
-    "tricks",
-    "tricked",
-    "trying to",
-    "try to",
-    "tries to",
-    "tried to",
-    "may write",
-    "might write",
-    "wrote",
-    "would say",
-    "containing",
-    "contained",
-    "payload",
-    "payloads",
-    "warning about",
-    "beware",
-];
+/// Words that mark a text as talk about attacks, or announce an example; separated by `|`.
+pub(super) const CUES: &str = "\
+    prompt injection|prompt injections|injection attack|injection attacks|jailbreaks|\
+    jailbreak prompts|attacker|attackers|adversary|adversaries|researchers|security|\
+    vulnerability|vulnerabilities|such as|for example|for instance|e.g.|phrases like|\
+    phrase like|strings like|something like|the phrase|the phrases|the string|\
+    the sentence|example of|examples of|article|paper|study|studies|blog post|report|\
+    chapter|lecture|talk|novel|film|known as|so-called|technique|techniques|exploit|\
+    exploits|defence|defences|defense|defenses|detect|detects|detection|detector|\
+    filter|classifier|blocked|blocks|flagged|mitigation|red team|red teaming|\
+    benchmark|dataset of attacks|threat model|owasp|malicious prompt|malicious prompts|\
+    attack|attacks|trick|tricks|tricked|trying to|try to|tries to|tried to|may write|\
+    might write|wrote|would say|containing|contained|payload|payloads|warning about|\
+    beware|survey|surveys|data poisoning attacks|poisoning attacks|tutorial|\
+    documentation";
 
 /// Bytes before and after a hit in which a cue counts.
 const CUE_BEFORE: usize = 180;
@@ -97,49 +23,14 @@ const CUE_AFTER: usize = 120;
 /// Bytes around a hit in which its quotation marks must stand.
 const QUOTE_REACH: usize = 60;
 
-const NEGATIONS: &[&str] = &[
-    "do not",
-    "don't",
-    "never",
-    "must not",
-    "should not",
-    "shouldn't",
-    "cannot",
-    "can't",
-    "may not",
-    "not to",
-    "avoid",
-    "to not",
-    "will not",
-    "won't",
-    "does not",
-    "did not",
-    "doesn't",
-];
+const NEGATIONS: &str = "\
+    do not|don't|never|must not|should not|shouldn't|cannot|can't|may not|not to|\
+    avoid|to not|will not|won't|does not|did not|doesn't";
 
 /// After these an infinitive is an order all the same: "I want you to reveal".
-const ADDRESSED: &[&str] = &[
-    "you",
-    "model",
-    "assistant",
-    "ai",
-    "agent",
-    "bot",
-    "it",
-    "is",
-    "are",
-    "have",
-    "need",
-    "instructed",
-    "asked",
-    "told",
-    "task",
-    "going",
-    "want",
-    "begin",
-    "sure",
-    "and",
-];
+const ADDRESSED: &str = "\
+    you|model|assistant|ai|agent|bot|it|is|are|have|need|instructed|asked|told|\
+    task|going|want|begin|sure|and";
 
 /// The surroundings of the hits of one text.
 pub(super) struct Context<'t> {
@@ -160,7 +51,7 @@ impl<'t> Context<'t> {
     /// Whether what begins at `start` is forbidden rather than asked for.
     pub(super) fn negated(&self, start: usize) -> bool {
         let before = self.text[..start].trim_end();
-        NEGATIONS.iter().any(|negation| {
+        NEGATIONS.split('|').any(|negation| {
             before.strip_suffix(negation).is_some_and(|rest| !rest.ends_with(char::is_alphanumeric))
         })
     }
@@ -174,7 +65,7 @@ impl<'t> Context<'t> {
             return false;
         };
         let subject = before.trim_end().rsplit(|c: char| !c.is_alphanumeric()).next();
-        !subject.is_some_and(|word| ADDRESSED.contains(&word))
+        !subject.is_some_and(|word| ADDRESSED.split('|').any(|known| known == word))
     }
 
     /// Whether the text seems to cite rather than to say: a quotation among the vocabulary of security, or that

@@ -1,0 +1,287 @@
+//! One process: the log, the peer port and the groups of a node, wired as `node/src/boot.rs` does.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use clap::Args;
+use futures::future::{BoxFuture, try_join_all};
+use protocol::keys::{NewKey, Scopes};
+use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
+use protocol::owner::Epoch;
+use protocol::plans::{Override, Overrides, Plan};
+use protocol::{
+    ClusterId, Command, Digest, GroupId, Name, NodeId, Proposal, TenantId, Time, codec, tenants,
+    usage,
+};
+use raft::network::{Identity, Kind, Listener, Peer, Peers, Service, Services, ask_to_join};
+use raft::node::{JoinAnswer, JoinRequest, RaftService};
+use raft::wal::Wal;
+use raft::{Group, Host, placement};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use super::{Asked, NODES, READY_WITHIN, Said};
+use crate::sample::{Sample, Seen};
+use crate::table::line;
+
+/// As many as a node gives to Raft.
+const RAFT_THREADS: usize = 2;
+/// The group that is measured.
+const GROUP: GroupId = GroupId(1);
+const POLL: Duration = Duration::from_millis(100);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+const TENANT: TenantId = TenantId(0x0190_0000_0000_7000_8000_0000_0000_0001);
+
+/// What the process is.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[arg(long)]
+    data: PathBuf,
+    /// From 0, in the order of joining.
+    #[arg(long)]
+    number: u8,
+    /// Peer address of the first process.
+    #[arg(long)]
+    join: Option<String>,
+}
+
+/// Runs until stdin ends, which it does when the parent has ended.
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+    let raft = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RAFT_THREADS)
+        .enable_all()
+        .build()?;
+    let ran = run_on(raft.handle(), arguments).await;
+    raft.shutdown_background();
+    ran
+}
+
+async fn run_on(raft: &tokio::runtime::Handle, arguments: Arguments) -> Result<()> {
+    let (wal, found) = Wal::open(&arguments.data)?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let peer = listener.local_addr()?.to_string();
+    let registration = registration(&peer);
+    let membership = Membership::find(&arguments, &registration).await?;
+
+    let service = RaftService::default();
+    let services = Services {
+        raft: Arc::new(service.clone()),
+        bulk: Arc::new(Nothing),
+        actors: Arc::new(|_, _| {}),
+    };
+    let identity = membership.identity.clone();
+    let peers = Peers::new(identity.clone(), BTreeMap::new());
+    raft.spawn(Listener::new(listener, identity, services).run());
+    let data = arguments.data.clone();
+    let host = Host::open(wal, found.groups, peers, raft.clone(), data, wall).await?;
+    service.set(Arc::clone(&host));
+    membership.take(&host, registration).await?;
+    raft.spawn(raft::members::run(Arc::clone(&host), |_| true));
+    say(&Said::Listening { peer })?;
+
+    let leads = wait_ready(&host).await?;
+    say(&Said::Ready { leads })?;
+    let group = host.group(GROUP).context("the group is not here")?;
+    obey(&group).await
+}
+
+fn say(said: &Said) -> Result<()> {
+    line(&serde_json::to_string(said)?);
+    Ok(())
+}
+
+async fn obey(group: &Group) -> Result<()> {
+    let next = || tokio::task::spawn_blocking(|| std::io::stdin().lines().next().transpose());
+    while let Some(line) = next().await?? {
+        let asked: Asked = serde_json::from_str(&line)?;
+        say(&Said::Measured(measure(group, asked).await?))?;
+    }
+    Ok(())
+}
+
+/// Wall time, as a node's actors stamp their commands with it.
+fn wall() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(since.as_millis() as u64)
+}
+
+fn registration(peer: &str) -> Registration {
+    Registration {
+        incarnation: 1,
+        http: "http://127.0.0.1:0".to_owned(),
+        peer: peer.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Blobs are not stored here.
+struct Nothing;
+
+impl Service for Nothing {
+    fn call(
+        &self,
+        _from: Peer,
+        _kind: Kind,
+        _group: GroupId,
+        _body: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async { Err("not here".to_owned()) })
+    }
+}
+
+/// Who this process is in the cluster.
+struct Membership {
+    identity: Identity,
+    /// What a joiner was told; `None` for the first.
+    joined: Option<(protocol::ReplicaId, BTreeMap<NodeId, String>)>,
+}
+
+impl Membership {
+    async fn find(arguments: &Arguments, registration: &Registration) -> Result<Membership> {
+        let Some(address) = &arguments.join else {
+            let identity = Identity {
+                cluster: ClusterId(rand::random()),
+                node: NodeId(1),
+                incarnation: 1,
+                secret: rand::random(),
+            };
+            return Ok(Membership { identity, joined: None });
+        };
+        let request =
+            JoinRequest { token: token(arguments.number), registration: registration.clone() };
+        let request = Bytes::from(codec::encode(&request)?);
+        match codec::decode(&ask_to_join(address, request, JOIN_TIMEOUT).await?)? {
+            JoinAnswer::Welcome { cluster, node, replica, secret, addresses } => {
+                let identity = Identity { cluster, node, incarnation: 1, secret };
+                Ok(Membership { identity, joined: Some((replica, addresses)) })
+            }
+            refused @ (JoinAnswer::Refused(_) | JoinAnswer::Unavailable) => {
+                bail!("not taken into the cluster: {refused:?}")
+            }
+        }
+    }
+
+    /// Makes the cluster and a token for each of the others, or hosts the meta group.
+    async fn take(self, host: &Arc<Host>, registration: Registration) -> Result<()> {
+        if let Some((replica, addresses)) = self.joined {
+            host.save_addresses(addresses).await?;
+            host.host(GroupId::META, replica).await?;
+            return Ok(());
+        }
+        let secrets = Secrets { pepper: rand::random(), peer: self.identity.secret };
+        host.bootstrap(secrets, registration).await?;
+        for number in 1..NODES as u8 {
+            let expires_at = wall().plus_ms(nodes::TOKEN_TTL_MAX_S * 1000);
+            let command = nodes::Command::IssueToken { token: token(number), expires_at };
+            host.propose_meta(command).await?.outcome?;
+        }
+        Ok(())
+    }
+}
+
+/// The parent knows no secrets, and the cluster lives for a minute on loopback.
+fn token(number: u8) -> Digest {
+    Digest([number; 32])
+}
+
+/// Waits until nothing about the placement is left to be done; gives whether this process leads.
+async fn wait_ready(host: &Host) -> Result<bool> {
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        let map = host.map().borrow().clone();
+        if map.is_some_and(|map| is_whole(host, &map)) {
+            let leader = host.group(GROUP).and_then(|group| group.leader());
+            return Ok(leader == Some(host.node()));
+        }
+        ensure!(Instant::now() < deadline, "the groups are not whole within {READY_WITHIN:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn is_whole(host: &Host, map: &Map) -> bool {
+    let whole = |number| {
+        let id = GroupId(number);
+        let (Some(group), Some(placement)) = (host.group(id), map.groups.get(&id)) else {
+            return false;
+        };
+        let voters = group.members().iter().filter(|member| member.voter).count();
+        let leader = group.leader();
+        let owned = group.leadership().borrow().owned.is_some();
+        let led = leader.is_some() && (leader != Some(host.node()) || owned);
+        voters == NODES && led && (id.is_meta() || leader == Some(placement.preferred))
+    };
+    map.nodes.len() == NODES && placement::plan(map).is_empty() && (0..=SHARDS).all(whole)
+}
+
+/// Writers in a closed loop; each proposal meters a scan.
+async fn measure(group: &Group, asked: Asked) -> Result<Sample> {
+    let epoch = group.leadership().borrow().owned.context("leadership was lost")?.epoch;
+    make_tenant(group, epoch).await?;
+    let begin = Instant::now();
+    let until = begin + asked.time;
+    let writers = (0..asked.writers).map(|_| tokio::spawn(write(group.clone(), epoch, until)));
+    let mut seen = Seen::default();
+    for wrote in try_join_all(writers.collect::<Vec<_>>()).await? {
+        seen.add(wrote);
+    }
+    Ok(seen.sample(begin.elapsed()))
+}
+
+async fn write(group: Group, epoch: Epoch, until: Instant) -> Seen {
+    let mut seen = Seen::default();
+    loop {
+        let since = Instant::now();
+        if since >= until {
+            return seen;
+        }
+        let command = Command::Usage(TENANT, usage::Command::Scan { documents: 1, tokens: 40 });
+        match group.propose(epoch, Proposal { at: wall(), once: None, command }).await {
+            Ok(applied) => match applied.outcome {
+                Ok(_) => seen.success(since.elapsed()),
+                Err(refusal) => seen.error(|| refusal.to_string()),
+            },
+            Err(error) => {
+                seen.error(|| error.to_string());
+                // Without leadership there is no wait in the answer.
+                tokio::time::sleep(POLL).await;
+            }
+        }
+    }
+}
+
+async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
+    if group.view().tenants.get(TENANT).is_some() {
+        return Ok(());
+    }
+    let unlimited = Override::Unlimited;
+    let command = tenants::Command::Create {
+        name: Name::parse("bench")?,
+        plan: Plan::Enterprise,
+        overrides: Overrides {
+            rate: unlimited,
+            burst: unlimited,
+            key_rate: unlimited,
+            key_burst: unlimited,
+            per_month: unlimited,
+            max_documents: unlimited,
+            max_backlog: unlimited,
+        },
+        domain: None,
+        region: None,
+        key: NewKey {
+            name: Name::parse("bench")?,
+            digest: Digest([0; 32]),
+            prefix: "sk_live_…0000".to_owned(),
+            scopes: Scopes::all(),
+            expires_at: None,
+        },
+    };
+    let command = Command::Tenant(TENANT, command);
+    let applied = group.propose(epoch, Proposal { at: wall(), once: None, command }).await?;
+    applied.outcome?;
+    Ok(())
+}
