@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::jobs::{Assignment, Command, Job, Priority, TaskResult, TaskState, Worker};
+use protocol::jobs::{
+    self, Assignment, Command, Counts, Job, Priority, TaskResult, TaskState, Worker,
+};
 use protocol::peer::{Answer, Ask};
 use protocol::tenants::Status;
 use protocol::{Effect, JobId, Refusal, Reply, TenantId};
@@ -28,6 +30,8 @@ pub use workers::{Load, Workers};
 const LEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A new owner gives workers this long to say what they run.
 const GRACE: Duration = Duration::from_secs(3);
+/// A task that its worker did not take is leased again after this.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often the state is looked at when nothing happens.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -218,6 +222,10 @@ impl State {
     fn leased(&mut self, key: Key, worker: Worker, answered: Answered) {
         self.leasing.remove(&key);
         let Ok(Answer::Applied(applied)) = answered else { return };
+        if let Ok(Reply::Completed { status, counts }) = &applied.outcome {
+            // The last attempt was in vain, which may end the job.
+            note_end(&self.owned, key.0, key.1, *status, *counts);
+        }
         let Ok(Reply::Leased(task)) = applied.outcome else { return };
         debug!(job = %task.job, task = task.task, attempt = task.attempt, node = %worker.node, "task leased");
         let until = Instant::now() + LEASE_TIMEOUT;
@@ -246,7 +254,8 @@ impl State {
         if let Some(lease) = self.leases.get_mut(&key).filter(|lease| lease.attempt == task.attempt)
         {
             info!(job = %task.job, task = task.task, node = %lease.worker.node, "task not taken");
-            lease.until = Instant::now();
+            // Not at once: each lease is an attempt, and a node in trouble stays so for a moment.
+            lease.until = Instant::now() + PAUSE;
         }
     }
 
@@ -311,15 +320,21 @@ async fn finish(
     let answered = owned.propose(protocol::Command::Job(tenant, command), None).await;
     if let Ok(Answer::Applied(applied)) = &answered
         && let Ok(Reply::Completed { status, counts }) = &applied.outcome
-        && status.is_terminal()
     {
-        figures().jobs_completed.with_label_values(&[status.name()]).inc();
-        let began = owned.group.view().jobs.get(tenant, job).map(|job| job.created_at);
-        let took_ms = began.map_or(0, |began| owned.clock.now().ms_since(began));
-        figures().job_seconds.observe(took_ms as f64 / 1000.0);
-        info!(%job, status = status.name(), done = counts.done, failed = counts.failed, "job ended");
+        note_end(owned, tenant, job, *status, *counts);
     }
     answered
+}
+
+fn note_end(owned: &Owned, tenant: TenantId, job: JobId, status: jobs::Status, counts: Counts) {
+    if !status.is_terminal() {
+        return;
+    }
+    figures().jobs_completed.with_label_values(&[status.name()]).inc();
+    let began = owned.group.view().jobs.get(tenant, job).map(|job| job.created_at);
+    let took_ms = began.map_or(0, |began| owned.clock.now().ms_since(began));
+    figures().job_seconds.observe(took_ms as f64 / 1000.0);
+    info!(%job, status = status.name(), done = counts.done, failed = counts.failed, "job ended");
 }
 
 /// Documents of a task, so that a job has several tasks per node without tasks of a few documents.
@@ -333,6 +348,6 @@ pub fn task_documents(documents: usize, priority: Priority) -> usize {
         Priority::Low => TASKS_WANTED / 2,
         Priority::Normal | Priority::High | Priority::Urgent => TASKS_WANTED,
     };
-    let most = protocol::jobs::TASK_DOCUMENTS_MAX as usize;
+    let most = jobs::TASK_DOCUMENTS_MAX as usize;
     documents.div_ceil(wanted).clamp(DOCUMENTS_MIN, most)
 }

@@ -76,6 +76,10 @@ impl Actor for RateLimitActor {
 impl State {
     /// Spends one request of the tenant and of the key, or none, and passes the request on.
     fn admit(&mut self, request: Request, tenant: TenantId, key: KeyId) {
+        let group = self.owned.group.id();
+        if self.is_full(&request) {
+            return request.answer(Err(AskError::Overloaded { group }));
+        }
         let limits = self.limits_of(tenant);
         let now = self.owned.clock.now();
         if let Some(limits) = limits
@@ -86,16 +90,24 @@ impl State {
             }
             return request.answer(Ok(Answer::Refused(refusal)));
         }
-        let group = self.owned.group.id();
         let sent = if request.is_of_jobs() {
             self.next.1.try_send(jobs::Message::Request(request))
         } else {
             self.next.0.try_send(request)
         };
-        // The request went with the message: its asker sees the reply dropped. An overloaded shard
-        // refuses in the mailbox before this one, so this is rare.
+        // It filled up just now. The request went with the message: its asker sees the reply dropped.
         if let Err(NotSent::Overloaded { .. } | NotSent::Stopped) = sent {
             tracing::debug!(%group, "an admitted request found a full mailbox");
+        }
+    }
+
+    /// Whether the next mailbox has no room: then nothing is spent.
+    fn is_full(&self, request: &Request) -> bool {
+        let (tenants, jobs) = &self.next;
+        if request.is_of_jobs() {
+            jobs.depth() >= jobs.bound()
+        } else {
+            tenants.depth() >= tenants.bound()
         }
     }
 

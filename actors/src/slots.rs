@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
@@ -72,8 +72,9 @@ impl Slots {
     /// Scans texts on the slot with the shortest queue; one outcome per text, in order.
     pub async fn scan(&self, texts: Vec<String>) -> Result<Vec<Scanned>, SlotError> {
         let (reply, scanned) = oneshot::channel();
-        let shortest = self.slots.iter().min_by_key(|slot| slot.depth());
-        let slot = shortest.ok_or(SlotError::Ended)?;
+        let live =
+            self.slots.iter().filter(|slot| slot.actor().get_status() < ActorStatus::Stopping);
+        let slot = live.min_by_key(|slot| slot.depth()).ok_or(SlotError::Ended)?;
         slot.try_send(Batch { texts, reply }).map_err(|error| match error {
             NotSent::Overloaded { .. } => SlotError::Overloaded,
             NotSent::Stopped => SlotError::Ended,

@@ -19,8 +19,9 @@ use crate::figures::figures;
 use crate::router::Router;
 use crate::slots::{Scanned, SlotError, Slots};
 
-/// Tasks that a node takes on at a time; a coordinator looks elsewhere beyond it.
-const TASKS_MAX: usize = 64;
+/// Tasks that a node takes on at a time, far above what all coordinators together give it: a refusal
+/// costs the task an attempt. One that waits is a few numbers.
+const TASKS_MAX: usize = 4096;
 /// Tasks in progress per slot: one computes while another fetches or stores its blob.
 const TURNS_PER_SLOT: usize = 2;
 /// Documents given to a slot at a time, so that a waiting scan is not held up by a whole task.

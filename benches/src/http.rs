@@ -87,7 +87,7 @@ async fn measure(plan: &Plan, contestants: &[Contestant]) -> Result<()> {
         let connections = plan.conns.iter().copied().max().unwrap_or(1);
         contestant.ask(connections, WARM_UP).await?;
     }
-    let mut table = Table::new(&[&["connections", "contestant"], HEAD.as_slice()].concat());
+    let mut table = Table::new(&[&["contestant", "connections"], HEAD.as_slice()].concat());
     let mut ratios = Vec::new();
     for &connections in &plan.conns {
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contestants.len()];
@@ -98,7 +98,7 @@ async fn measure(plan: &Plan, contestants: &[Contestant]) -> Result<()> {
         }
         let medians: Vec<Medians> = samples.iter().map(|rounds| Medians::of(rounds)).collect();
         for (contestant, medians) in contestants.iter().zip(&medians) {
-            let head = [connections.to_string(), contestant.name.to_owned()];
+            let head = [contestant.name.to_owned(), connections.to_string()];
             table.row([head.as_slice(), medians.cells().as_slice()].concat());
         }
         for (contestant, ours) in contestants.iter().zip(&medians).skip(1) {

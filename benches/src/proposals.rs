@@ -56,7 +56,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     let time = Duration::from_secs_f64(plan.secs);
     contest.round(plan.writers.iter().copied().max().unwrap_or(1), WARM_UP).await?;
 
-    let mut table = Table::new(&[&["writers", "contestant"], HEAD.as_slice()].concat());
+    let mut table = Table::new(&[&["contestant", "writers"], HEAD.as_slice()].concat());
     let mut ratios = Vec::new();
     for &writers in &plan.writers {
         let mut rounds: Vec<Vec<(&str, Sample)>> = Vec::new();
@@ -65,7 +65,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
         }
         let medians = medians(&rounds);
         for (name, medians) in &medians {
-            let head = [writers.to_string(), (*name).to_owned()];
+            let head = [(*name).to_owned(), writers.to_string()];
             table.row([head.as_slice(), medians.cells().as_slice()].concat());
         }
         if let Some((_, etcd)) = medians.iter().find(|(name, _)| *name == ETCD) {

@@ -129,7 +129,8 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let http = bind(&config.node.http).await?;
     let peer = bind(&config.node.peer).await?;
     let mut registration = registration(&config, &http, &peer)?;
-    let (file, addresses) = identify(&data, join, &mut registration).await?;
+    let used = !found.groups.is_empty();
+    let (file, addresses) = identify(&data, used, join, &mut registration).await?;
     let identity = file.identity().ok_or_else(|| failed("node.json has no identity"))?;
     let raft = RaftThreads::start()?;
     let peers = Peers::new(identity.clone(), dial);
@@ -216,6 +217,7 @@ fn registration(
 /// Who this node is: as it was, as a cluster that it joins says, or the first of a new cluster.
 async fn identify(
     data: &Path,
+    used: bool,
     join: Option<Join>,
     registration: &mut Registration,
 ) -> Result<(NodeFile, BTreeMap<NodeId, String>), BootError> {
@@ -225,6 +227,10 @@ async fn identify(
         Some(mut file) => {
             file.incarnation += 1;
             file
+        }
+        None if used => {
+            let what = format!("{} has a log but no node.json", data.display());
+            return Err(BootError::Refused(what));
         }
         None => match join {
             Some(join) => {

@@ -11,19 +11,42 @@ use actors::inference::EngineChoice;
 /// Every setting with its default and a comment.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
 /// Variables of the command line that are not settings of a node.
-const FOREIGN: [&str; 11] = [
+pub const OF_THE_COMMAND_LINE: [&str; 25] = [
+    "SKEP_ADVERTISE_HTTP",
+    "SKEP_ADVERTISE_PEER",
     "SKEP_BIN",
     "SKEP_CONFIG",
     "SKEP_DATA",
+    "SKEP_HTTP",
+    "SKEP_HTTP_PORT",
+    "SKEP_JOIN",
+    "SKEP_KEEP",
     "SKEP_KEY",
     "SKEP_KEY_FILE",
     "SKEP_LOG",
     "SKEP_NODE",
+    "SKEP_NODES",
     "SKEP_OUTPUT",
-    "SKEP_TENANT",
-    "SKEP_VERBOSE",
+    "SKEP_PEER",
+    "SKEP_PEER_DIAL",
+    "SKEP_PEER_PORT",
     "SKEP_QUIET",
+    "SKEP_SCOPES",
+    "SKEP_SET",
+    "SKEP_TENANT",
+    "SKEP_TOKEN_FILE",
+    "SKEP_VERBOSE",
+    "SKEP_VERSION",
 ];
+
+/// The variables of this process that are text.
+#[must_use]
+pub fn environment() -> Vec<(String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}
 
 /// The settings of a node.
 #[derive(Debug, Clone, Deserialize)]
@@ -188,7 +211,7 @@ fn set(table: &mut Table, key: &str, text: &str, source_name: &str) -> Result<()
 
 /// `SKEP_INFERENCE_DELAY_MS` is `inference.delay_ms`; other programs' variables are none.
 fn key_of_variable(table: &Table, name: &str) -> Result<Option<String>, ConfigError> {
-    if FOREIGN.contains(&name) {
+    if OF_THE_COMMAND_LINE.contains(&name) {
         return Ok(None);
     }
     // The name that demonstrations use.

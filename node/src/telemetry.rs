@@ -113,9 +113,11 @@ fn discreet(metadata: &Metadata<'_>) -> bool {
     !metadata.target().starts_with("ractor") || *metadata.level() <= Level::INFO
 }
 
-/// openraft warns of each message that a changed vote made void, which every start has.
+/// openraft warns of each message that a changed vote made void, and `ractor_cluster` of each session
+/// that ends; every start has some of both, and what matters of them is logged by us.
 fn ours(metadata: &Metadata<'_>) -> bool {
-    !metadata.target().starts_with("openraft") || *metadata.level() <= Level::ERROR
+    let theirs = ["openraft", "ractor"].iter().any(|name| metadata.target().starts_with(name));
+    !theirs || *metadata.level() <= Level::ERROR
 }
 
 fn write(mut file: LogFile, received: &Receiver<Message>) {

@@ -67,6 +67,8 @@ impl std::fmt::Debug for Secrets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     pub expires_at: Time,
+    /// The node that it let in; that node may ask again, should it not have heard the answer.
+    pub used_by: Option<NodeId>,
 }
 
 /// The cluster map.

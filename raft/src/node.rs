@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::apply::{Applier, Shared};
 use crate::group::{Group, Life, ProposeError, ReadError};
@@ -343,15 +343,18 @@ impl Host {
         };
         if let Err(error) = written {
             // Only a start without any elected leader needs the file; the map itself is in the log.
-            tracing::warn!(%error, "peer addresses not saved");
+            warn!(%error, "peer addresses not saved");
         }
     }
 
     async fn read_addresses(&self) -> io::Result<()> {
         match tokio::fs::read(&self.addresses).await {
             Ok(bytes) => {
-                let Addresses(addresses) = codec::decode(&bytes).map_err(io::Error::other)?;
-                self.peers.set_addresses(addresses);
+                match codec::decode(&bytes) {
+                    Ok(Addresses(addresses)) => self.peers.set_addresses(addresses),
+                    // The map in the log has them too, once somebody leads.
+                    Err(error) => warn!(%error, "saved peer addresses are damaged and left out"),
+                }
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -79,11 +79,12 @@ fn collect(
 ) -> (Entry, Callers) {
     let mut entry = Entry { epoch: Epoch::default(), proposals: Vec::new() };
     let mut callers = Vec::new();
-    let mut bytes = 0;
+    let mut bytes = 0usize;
     while let Some(next) = rest.peek() {
         let size = codec::encode(&next.proposal).map_or(usize::MAX, |bytes| bytes.len());
         let first = callers.is_empty();
-        let fits = first || (next.epoch == entry.epoch && bytes + size <= ENTRY_BYTES_MAX);
+        let fits =
+            first || (next.epoch == entry.epoch && bytes.saturating_add(size) <= ENTRY_BYTES_MAX);
         if !fits {
             break;
         }
@@ -98,7 +99,7 @@ fn collect(
             let _ = waiting.outcome.send(Err(ProposeError::TooLarge { bytes: size }));
             continue;
         }
-        bytes += size;
+        bytes = bytes.saturating_add(size);
         entry.epoch = waiting.epoch;
         entry.proposals.push(waiting.proposal);
         callers.push(waiting.outcome);

@@ -26,13 +26,15 @@ async fn bad_input_gets_the_answer_of_the_catalogue_and_changes_nothing() {
     on_three_nodes(Options::default(), async |cluster| {
         let keys = keys(cluster).await?;
         let document = Request::get("/openapi.json").send(&cluster.url(0)).await?.ok(200)?;
-        let routes: Vec<Route> =
-            operations(&document)?.into_iter().map(|operation| Route::of(operation, &keys)).collect::<Result<_>>()?;
+        let routes: Vec<Route> = operations(&document)?
+            .into_iter()
+            .map(|operation| Route::of(operation, &keys))
+            .collect::<Result<_>>()?;
         let before = picture(cluster, &keys).await.context("before")?;
         let mut cases = Vec::new();
         for route in &routes {
             cases.extend(heads::cases(route, &keys));
-            cases.extend(lines::cases(route));
+            cases.extend(lines::cases(route, &routes));
             cases.extend(bodies::cases(route));
         }
         cases.extend(fields::cases(&keys));
@@ -131,12 +133,21 @@ async fn keys(cluster: &Cluster) -> Result<Keys> {
     let home = account(cluster, "target", json!({})).await?;
     let key = async |scopes: Value| -> Result<String> {
         let body = json!({"name": "narrow", "scopes": scopes});
-        text(&call(cluster, 0, &home.key, "POST", "/v1/keys", Some(&body)).await?.ok(201)?, "api_key")
+        text(
+            &call(cluster, 0, &home.key, "POST", "/v1/keys", Some(&body)).await?.ok(201)?,
+            "api_key",
+        )
     };
     let (scanner, reader) = (key(json!(["scan"])).await?, key(json!(["usage:read"])).await?);
     let scan = json!({"docs": [{"id": "a", "content": "a document"}]});
     call(cluster, 1, &home.key, "POST", "/v1/scan", Some(&scan)).await?.ok(200)?;
-    Ok(Keys { admin: cluster.admin_key()?.to_owned(), tenant: home.key, id: home.id, scanner, reader })
+    Ok(Keys {
+        admin: cluster.admin_key()?.to_owned(),
+        tenant: home.key,
+        id: home.id,
+        scanner,
+        reader,
+    })
 }
 
 /// All that bad input could have changed.

@@ -62,7 +62,10 @@ async fn kill_the_owner(cluster: &Cluster, job: &str) -> Result<usize> {
     let key = NewKey { name: "after the kill".to_owned(), ..NewKey::default() };
     survivors(cluster, dead)?.create_key(&key, &fresh_key()).await?;
     let took = began.elapsed();
-    say(&format!("killed {owner} at {:.0} %: written again after {took:.2?}", seen.progress * 100.0));
+    say(&format!(
+        "killed {owner} at {:.0} %: written again after {took:.2?}",
+        seen.progress * 100.0
+    ));
     ensure!(took <= WRITE_WITHIN, "a write took {took:?} after the kill");
     Ok(dead)
 }

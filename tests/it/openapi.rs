@@ -121,6 +121,9 @@ fn described(document: &Value) -> Result<()> {
             let told = response["description"].is_string() || response["$ref"].is_string();
             ensure!(told, "{route} does not describe its {status}");
         }
+        let repeatable = operation.parameters("header").contains(&"Idempotency-Key");
+        let writes = operation.method != "GET" && operation.path.starts_with("/v1/");
+        same(&format!("{route}: Idempotency-Key"), repeatable, writes)?;
         let placeholders = operation.path.matches('{').count();
         same(
             &format!("{route}: path parameters"),
@@ -141,6 +144,10 @@ async fn every_route_answers(cluster: &Cluster, document: &Value) -> Result<()> 
         let open = answer.status == 200 && operation.method == "GET";
         let guarded = answer.status == 401 || operation.path == "/admin/v1/init";
         ensure!(open || guarded, "{route} answers {} without a key", answer.status);
+        if open {
+            let head = Request::new("HEAD", &target).send(&cluster.url(1)).await?;
+            same(&format!("HEAD {target}"), (head.status, head.body.len()), (200, 0))?;
+        }
         let allowed = Request::new("OPTIONS", &target).send(&cluster.url(1)).await?;
         same(&format!("OPTIONS {target}"), allowed.status, 204)?;
         let methods = allowed.header("allow").unwrap_or_default().to_owned();

@@ -50,7 +50,10 @@ async fn a_scan_has_the_shape_of_the_published_client(
         same("order", text(result, "doc_id")?, format!("doc_{i}"))?;
         let risk = result["risk"].as_u64().context("an integer risk")?;
         same("quarantine at 70", result["quarantine"].as_bool(), Some(risk >= 70))?;
-        ensure!(risk <= 100 && result["reasons"].is_array() && result["action"].is_string(), "{result}");
+        ensure!(
+            risk <= 100 && result["reasons"].is_array() && result["action"].is_string(),
+            "{result}"
+        );
         let confidence = result["confidence"].as_f64().context("confidence")?;
         ensure!((0.5..=1.0).contains(&confidence), "confidence {confidence}");
         for signal in SIGNALS {
@@ -66,16 +69,22 @@ async fn a_scan_has_the_shape_of_the_published_client(
     ensure!(results[0]["reasons"].get(0).is_some(), "no reason for {}", results[0]);
     for span in results[0]["spans"].as_array().context("spans")? {
         let at = |name: &str| span[name].as_u64().context("a place").map(|at| at as usize);
-        let cut: String = ATTACK.chars().skip(at("start")?).take(at("end")? - at("start")?).collect();
+        let cut: String =
+            ATTACK.chars().skip(at("start")?).take(at("end")? - at("start")?).collect();
         same("the text of a span", text(span, "text")?, cut)?;
         ensure!(span["reason"].is_string() && span["severity"].is_string(), "{span}");
     }
     let summary = &answer["summary"];
-    let figures = ["total_docs", "quarantined_count", "allowed_count"].map(|name| summary[name].as_u64());
+    let figures =
+        ["total_docs", "quarantined_count", "allowed_count"].map(|name| summary[name].as_u64());
     same("summary", figures, [Some(2), Some(1), Some(1)])?;
     let risks = results.iter().filter_map(|result| result["risk"].as_f64());
-    let (sum, max) = risks.fold((0.0, 0.0), |(sum, max): (f64, f64), risk| (sum + risk, max.max(risk)));
-    ensure!((summary["avg_risk"].as_f64().context("avg_risk")? - sum / 2.0).abs() < 0.01, "{summary}");
+    let (sum, max) =
+        risks.fold((0.0, 0.0), |(sum, max): (f64, f64), risk| (sum + risk, max.max(risk)));
+    ensure!(
+        (summary["avg_risk"].as_f64().context("avg_risk")? - sum / 2.0).abs() < 0.01,
+        "{summary}"
+    );
     same("max_risk", summary["max_risk"].as_f64(), Some(max))?;
     ensure!(text(summary, "batch_id")?.starts_with("batch_"), "{summary}");
     Ok(())
@@ -85,7 +94,8 @@ async fn every_node_gives_the_same_verdict(cluster: &Cluster, home: &Account) ->
     let texts = json!({"texts": [ATTACK, HARMLESS]});
     let mut first: Option<Value> = None;
     for i in 0..cluster.len() {
-        let answer = call(cluster, i, &home.key, "POST", "/v1/analyze", Some(&texts)).await?.ok(200)?;
+        let answer =
+            call(cluster, i, &home.key, "POST", "/v1/analyze", Some(&texts)).await?.ok(200)?;
         let results = answer["results"].as_array().context("results")?;
         for (n, result) in results.iter().enumerate() {
             same("text_id", result["text_id"].as_u64(), Some(n as u64))?;
@@ -102,9 +112,13 @@ async fn every_node_gives_the_same_verdict(cluster: &Cluster, home: &Account) ->
     for i in 0..cluster.len() {
         let mut batch = batch.clone();
         batch.rotate_left(i);
-        let answer = call(cluster, i, &home.key, "POST", "/v1/scan", Some(&scan_body(&batch))).await?;
+        let answer =
+            call(cluster, i, &home.key, "POST", "/v1/scan", Some(&scan_body(&batch))).await?;
         let mut results = without_cached(&answer.ok(200)?["results"]);
-        results.as_array_mut().context("results")?.sort_by_key(|result| result["doc_id"].to_string());
+        results
+            .as_array_mut()
+            .context("results")?
+            .sort_by_key(|result| result["doc_id"].to_string());
         let first = first.get_or_insert_with(|| results.clone());
         same(&format!("the batch on node {i}"), &results, &*first)?;
     }
@@ -133,7 +147,9 @@ async fn a_scan_has_pages(cluster: &Cluster, home: &Account) -> Result<()> {
         let figures = ["page", "page_size", "total_pages"].map(|name| answer[name].as_u64());
         same("page figures", figures, [Some(page as u64), Some(3), Some(3)])?;
         let results = answer["results"].as_array().context("results")?;
-        ids.extend(results.iter().filter_map(|result| result["doc_id"].as_str().map(str::to_owned)));
+        ids.extend(
+            results.iter().filter_map(|result| result["doc_id"].as_str().map(str::to_owned)),
+        );
         summaries.push(answer["summary"].clone());
     }
     let wanted: Vec<String> = batch.iter().map(|document| document.id.clone()).collect();
@@ -148,19 +164,34 @@ async fn a_scan_has_pages(cluster: &Cluster, home: &Account) -> Result<()> {
 async fn usage_is(cluster: &Cluster, home: &Account, documents: u64, calls: u64) -> Result<()> {
     for i in 0..cluster.len() {
         let usage = call(cluster, i, &home.key, "GET", "/v1/usage", None).await?.ok(200)?;
-        let figure = |name: &str| usage[name].as_u64().with_context(|| format!("no {name}: {usage}"));
+        let figure =
+            |name: &str| usage[name].as_u64().with_context(|| format!("no {name}: {usage}"));
         same("documents", figure("documents_scanned")?, documents)?;
         same("calls", figure("total_calls")?, calls)?;
         ensure!(figure("tokens_processed")? >= documents, "{usage}");
         same("period", text(&usage, "period")?, "current_month".to_owned())?;
-        ensure!(usage["cost"]["amount_minor"].is_i64() && usage["cost"]["currency"] == "USD", "{usage}");
+        ensure!(
+            usage["cost"]["amount_minor"].is_i64() && usage["cost"]["currency"] == "USD",
+            "{usage}"
+        );
         let theirs = call(cluster, i, &home.key, "GET", "/v1/keys/usage", None).await?.ok(200)?;
-        let figures = ["total_calls", "documents_scanned", "tokens_used"].map(|name| theirs[name].as_u64());
-        same("the other form", figures, [Some(calls), Some(documents), usage["tokens_processed"].as_u64()])?;
-        ensure!(theirs["cost_dollars"].is_number() && theirs.get("quota_remaining").is_some(), "{theirs}");
-        let before = call(cluster, i, &home.key, "GET", "/v1/usage?period=last_month", None).await?.ok(200)?;
+        let figures =
+            ["total_calls", "documents_scanned", "tokens_used"].map(|name| theirs[name].as_u64());
+        same(
+            "the other form",
+            figures,
+            [Some(calls), Some(documents), usage["tokens_processed"].as_u64()],
+        )?;
+        ensure!(
+            theirs["cost_dollars"].is_number() && theirs.get("quota_remaining").is_some(),
+            "{theirs}"
+        );
+        let before = call(cluster, i, &home.key, "GET", "/v1/usage?period=last_month", None)
+            .await?
+            .ok(200)?;
         same("last month", before["documents_scanned"].as_u64(), Some(0))?;
-        let year = call(cluster, i, &home.key, "GET", "/v1/usage?period=ytd", None).await?.ok(200)?;
+        let year =
+            call(cluster, i, &home.key, "GET", "/v1/usage?period=ytd", None).await?.ok(200)?;
         same("this year", year["documents_scanned"].as_u64(), Some(documents))?;
     }
     Ok(())
@@ -187,7 +218,8 @@ async fn a_job_runs_to_its_end(cluster: &Cluster) -> Result<()> {
     let job = call(cluster, 2, &home.key, "GET", &target, None).await?;
     let shard = job.json()?["shard"].to_string();
     let view = cluster.admin(2)?.cluster().await?.body;
-    let leader = view.shards.iter().find(|known| known.id == shard).and_then(|known| known.leader.clone());
+    let leader =
+        view.shards.iter().find(|known| known.id == shard).and_then(|known| known.leader.clone());
     same("Skep-Owner is the leader of the shard", job.header("skep-owner"), leader.as_deref())?;
 
     let wanted: Vec<String> = samples.iter().map(|sample| sample.id.clone()).collect();
@@ -203,7 +235,8 @@ async fn a_job_runs_to_its_end(cluster: &Cluster) -> Result<()> {
     }
     let lines = first.unwrap_or_default();
     let records = lines.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
-    let ids: Vec<String> = records.iter().map(|record| text(record, "doc_id")).collect::<Result<_>>()?;
+    let ids: Vec<String> =
+        records.iter().map(|record| text(record, "doc_id")).collect::<Result<_>>()?;
     ensure!(ids == wanted, "results out of order or not once each");
     for (record, sample) in records.iter().zip(&samples) {
         same("status", record["status"].as_str(), Some("done"))?;
@@ -235,7 +268,8 @@ async fn follow(cluster: &Cluster, home: &Account, target: &str, documents: u64)
     let began = Instant::now();
     let mut seen = (0.0, 0);
     for i in 0.. {
-        let job = call(cluster, i % cluster.len(), &home.key, "GET", target, None).await?.ok(200)?;
+        let job =
+            call(cluster, i % cluster.len(), &home.key, "GET", target, None).await?.ok(200)?;
         let progress = job["progress"].as_f64().context("progress")?;
         let now = (progress, job["counts"]["done"].as_u64().context("done")?);
         ensure!(now >= seen && now.0 <= 1.0, "progress fell from {seen:?} to {now:?}");
@@ -259,7 +293,10 @@ fn limited(answer: &Response, code: &str, policy: &str, limit: u64) -> Result<Va
     same("limit", body["limit"].as_u64(), Some(limit))?;
     let figure = |name: &str| body[name].as_u64().with_context(|| format!("no {name}: {body}"));
     let wait = figure("retry_after_ms")?;
-    ensure!(figure("remaining")? <= limit && figure("reset_s")? * 1000 >= wait && wait > 0, "{body}");
+    ensure!(
+        figure("remaining")? <= limit && figure("reset_s")? * 1000 >= wait && wait > 0,
+        "{body}"
+    );
     let seconds = wait.div_ceil(1000).to_string();
     same("Retry-After", answer.header("retry-after"), Some(seconds.as_str()))?;
     let says_quota = text(&body, "detail")?.contains("quota");
@@ -291,7 +328,10 @@ async fn rates_are_kept(cluster: &Cluster) -> Result<()> {
     let body = limited(&refused, "rate_limited", "rate", 1)?;
     let wait = body["retry_after_ms"].as_u64().unwrap_or_default();
     tokio::time::sleep(Duration::from_millis(wait)).await;
-    call(cluster, 2, &home.key, "POST", "/v1/scan", Some(&scan)).await?.ok(200).context("after the wait")?;
+    call(cluster, 2, &home.key, "POST", "/v1/scan", Some(&scan))
+        .await?
+        .ok(200)
+        .context("after the wait")?;
     usage_is(cluster, &home, granted as u64 + 1, granted as u64 + 1).await
 }
 
@@ -312,7 +352,11 @@ async fn quotas_are_kept(cluster: &Cluster) -> Result<()> {
     call(cluster, 2, &home.key, "POST", "/v1/scan", Some(&scan(2))).await?.ok(200)?;
     let texts = json!({"texts": ["b"]});
     let refused = call(cluster, 0, &home.key, "POST", "/v1/analyze", Some(&texts)).await?;
-    same("remaining", limited(&refused, "quota_exceeded", "per_month", 5)?["remaining"].as_u64(), Some(0))?;
+    same(
+        "remaining",
+        limited(&refused, "quota_exceeded", "per_month", 5)?["remaining"].as_u64(),
+        Some(0),
+    )?;
     usage_is(cluster, &home, 5, 2).await?;
     same("left, as me tells", left(cluster, &home, "per_month").await?, Some(0))
 }
@@ -327,7 +371,8 @@ async fn left(cluster: &Cluster, home: &Account, policy: &str) -> Result<Option<
 
 async fn sizes_are_kept(cluster: &Cluster) -> Result<()> {
     let home = account(cluster, "narrow", json!({"overrides": {"max_documents": 2}})).await?;
-    let documents: Vec<Value> = (0..3).map(|i| json!({"id": format!("d{i}"), "content": "b"})).collect();
+    let documents: Vec<Value> =
+        (0..3).map(|i| json!({"id": format!("d{i}"), "content": "b"})).collect();
     for (target, body) in [
         ("/v1/scan", json!({"docs": documents})),
         ("/v1/jobs", json!({"type": "scan", "documents": documents})),

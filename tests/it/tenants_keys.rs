@@ -28,10 +28,14 @@ async fn tenants_and_keys_live_the_same_life_on_every_node() {
 }
 
 async fn plans_have_their_figures(cluster: &Cluster) -> Result<()> {
-    for (i, (plan, per_month)) in
-        [("trial", json!(1_000)), ("starter", json!(10_000)), ("professional", json!(100_000)), ("enterprise", json!(null))]
-            .into_iter()
-            .enumerate()
+    for (i, (plan, per_month)) in [
+        ("trial", json!(1_000)),
+        ("starter", json!(10_000)),
+        ("professional", json!(100_000)),
+        ("enterprise", json!(null)),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let body = json!({"name": plan, "plan": plan});
         let i = i % cluster.len();
@@ -80,22 +84,30 @@ async fn a_tenant_lives(cluster: &Cluster) -> Result<()> {
     let (id, key) = (text(&made, "id")?, text(&made, "api_key")?);
     ensure!(id.starts_with("tnt_") && key.starts_with("sk_live_"), "{made}");
     same("the name in NFC", text(&made, "name")?, "Z\u{e9}ta".to_owned())?;
-    same("overrides", (&made["limits"]["rate"], &made["limits"]["burst"]), (&json!(7), &json!(null)))?;
+    same(
+        "overrides",
+        (&made["limits"]["rate"], &made["limits"]["burst"]),
+        (&json!(7), &json!(null)),
+    )?;
     let target = format!("/v1/tenants/{id}");
     let mut kept = made;
     for secret in ["api_key", "key_id", "key_prefix"] {
         kept.as_object_mut().context("an object")?.remove(secret);
     }
     for i in 0..cluster.len() {
-        let read = operator(cluster, i, "GET", &target, None).await?.ok(200)?;
-        same("the tenant as made", &read, &kept)?;
+        let read = operator(cluster, i, "GET", &target, None).await?;
+        let tag = format!("\"{}\"", kept["version"]);
+        same("ETag", read.header("etag"), Some(tag.as_str()))?;
+        same("the tenant as made", &read.ok(200)?, &kept)?;
         let me = call(cluster, i, &key, "GET", "/v1/me", None).await?.ok(200)?;
         same("me", text(&me["tenant"], "id")?, id.clone())?;
-        same("my scopes", me["key"]["scopes"].as_array().map(Vec::len), Some(6))?;
+        same("my plan", text(&me, "plan")?, "starter".to_owned())?;
+        same("my scopes", me["scopes"].as_array().map(Vec::len), Some(6))?;
         ensure!(me["limits"].as_array().is_some_and(|limits| limits.len() >= 3), "{me}");
     }
     let renamed = json!({"name": "Eta", "domain": null});
-    let patch = |version: u64| Request::new("PATCH", &target).header("If-Match", format!("\"{version}\""));
+    let patch =
+        |version: u64| Request::new("PATCH", &target).header("If-Match", format!("\"{version}\""));
     let version = kept["version"].as_u64().context("a version")?;
     let send = async |request: Request, i: usize| -> Result<Response> {
         request.bearer(cluster.admin_key()?).json(renamed.to_string()).send(&cluster.url(i)).await
@@ -107,10 +119,19 @@ async fn a_tenant_lives(cluster: &Cluster) -> Result<()> {
     same("version", changed["version"].as_u64(), Some(version + 1))?;
     send(patch(version), 2).await?.problem(412, "precondition_failed")?;
     let plan = json!({"plan": "professional", "overrides": {"per_month": 5}});
-    let moved = operator(cluster, 2, "PUT", &format!("{target}/plan"), Some(&plan)).await?.ok(200)?;
+    let moved =
+        operator(cluster, 2, "PUT", &format!("{target}/plan"), Some(&plan)).await?.ok(200)?;
     let limits = &moved["limits"];
     same("new limits", (&limits["per_month"], &limits["burst"]), (&json!(5), &json!(200)))?;
-    for (i, (verb, status)) in [("suspend", "suspended"), ("suspend", "suspended"), ("resume", "active"), ("resume", "active")].into_iter().enumerate() {
+    for (i, (verb, status)) in [
+        ("suspend", "suspended"),
+        ("suspend", "suspended"),
+        ("resume", "active"),
+        ("resume", "active"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let target = format!("{target}/{verb}");
         let now = operator(cluster, i % 3, "POST", &target, None).await?.ok(200)?;
         same(verb, text(&now, "status")?, status.to_owned())?;
@@ -126,7 +147,9 @@ async fn a_tenant_lives(cluster: &Cluster) -> Result<()> {
 async fn a_key_lives(cluster: &Cluster, home: &Account) -> Result<()> {
     let forms = [
         Request::post("/v1/keys").json(json!({"name": "Prod Key"}).to_string()),
-        Request::post("/v1/keys/create?name=Prod%20Key").header("Content-Type", "application/json").body(""),
+        Request::post("/v1/keys/create?name=Prod%20Key")
+            .header("Content-Type", "application/json")
+            .body(""),
         Request::post("/v1/keys/create?name=Prod+Key"),
     ];
     let mut before = 1;
@@ -152,7 +175,9 @@ async fn a_key_lives(cluster: &Cluster, home: &Account) -> Result<()> {
         same("deletion", gone, json!({"key_id": id, "deleted": true}))?;
         for i in 0..cluster.len() {
             call(cluster, i, &key, "GET", "/v1/me", None).await?.problem(401, "unauthenticated")?;
-            call(cluster, i, &home.key, "DELETE", &target, None).await?.problem(404, "not_found")?;
+            call(cluster, i, &home.key, "DELETE", &target, None)
+                .await?
+                .problem(404, "not_found")?;
         }
     }
     Ok(())
@@ -178,7 +203,8 @@ async fn scopes_bind(cluster: &Cluster, home: &Account) -> Result<()> {
     let more = json!({"name": "more", "scopes": ["scan"]});
     let more = call(cluster, 2, &clerk, "POST", "/v1/keys", Some(&more)).await?;
     more.problem(403, "scope_missing")?;
-    let as_many = call(cluster, 1, &clerk, "POST", "/v1/keys/create?name=heir", None).await?.ok(200)?;
+    let as_many =
+        call(cluster, 1, &clerk, "POST", "/v1/keys/create?name=heir", None).await?.ok(200)?;
     same("inherited scopes", &as_many["scopes"], &json!(["keys:write", "usage:read"]))
 }
 
@@ -198,7 +224,8 @@ async fn lists_have_pages(cluster: &Cluster, home: &Account) -> Result<()> {
         wanted.reverse();
     }
     let all = pages(cluster, cluster.admin_key()?, "/v1/tenants?limit=2").await?;
-    let listed: Vec<&str> = all.iter().flat_map(Value::as_array).flatten().filter_map(|t| t["id"].as_str()).collect();
+    let listed: Vec<&str> =
+        all.iter().flat_map(Value::as_array).flatten().filter_map(|t| t["id"].as_str()).collect();
     let distinct: BTreeSet<&str> = listed.iter().copied().collect();
     same("tenants listed once each", distinct.len(), listed.len())?;
     ensure!(distinct.contains(home.id.as_str()), "home is not listed");
@@ -216,7 +243,8 @@ async fn pages(cluster: &Cluster, key: &str, target: &str) -> Result<Vec<Value>>
     let mut pages = Vec::new();
     let mut next = target.to_owned();
     loop {
-        let page = call(cluster, pages.len() % cluster.len(), key, "GET", &next, None).await?.ok(200)?;
+        let page =
+            call(cluster, pages.len() % cluster.len(), key, "GET", &next, None).await?.ok(200)?;
         same("object", page["object"].as_str(), Some("list"))?;
         let more = page["has_more"].as_bool().context("has_more")?;
         same("a cursor exactly where more follows", page["next_cursor"].is_string(), more)?;
@@ -237,7 +265,11 @@ async fn a_call_made_twice_is_made_once(cluster: &Cluster, home: &Account) -> Re
     let job = json!({"type": "scan", "documents": [{"id": "a", "content": "b"}]}).to_string();
     let calls = [
         (admin, Request::post("/v1/tenants").json(r#"{"name":"once","plan":"starter"}"#), "id"),
-        (&home.key, Request::post("/v1/keys").json(r#"{"name":"once","scopes":["scan"]}"#), "key_id"),
+        (
+            &home.key,
+            Request::post("/v1/keys").json(r#"{"name":"once","scopes":["scan"]}"#),
+            "key_id",
+        ),
         (&home.key, Request::post("/v1/keys/create?name=once"), "key_id"),
         (&home.key, Request::post("/v1/jobs").json(job), "id"),
         (&home.key, Request::post("/v1/scan").json(scan), "summary"),
@@ -249,8 +281,14 @@ async fn a_call_made_twice_is_made_once(cluster: &Cluster, home: &Account) -> Re
         for i in 0..cluster.len() {
             // Quoted or bare, it is the same key.
             let spelt = if i == 1 { format!("\"{once}\"") } else { once.clone() };
-            let answer = request.clone().header("Idempotency-Key", spelt).send(&cluster.url(i)).await?;
-            ensure!(answer.status < 300, "call {n} on node {i}: {} {}", answer.status, answer.text());
+            let answer =
+                request.clone().header("Idempotency-Key", spelt).send(&cluster.url(i)).await?;
+            ensure!(
+                answer.status < 300,
+                "call {n} on node {i}: {} {}",
+                answer.status,
+                answer.text()
+            );
             let replayed = answer.header("idempotent-replayed") == Some("true");
             same(&format!("call {n} on node {i} is replayed"), replayed, first.is_some())?;
             if let Some(first) = &first {
@@ -263,7 +301,8 @@ async fn a_call_made_twice_is_made_once(cluster: &Cluster, home: &Account) -> Re
     }
     // The order of keys and spaces do not make another call.
     let alike = Request::post("/v1/keys").json(r#" { "scopes" : ["scan"], "name" : "once" } "#);
-    let alike = alike.bearer(&home.key).header("Idempotency-Key", "once-1").send(&cluster.url(2)).await?;
+    let alike =
+        alike.bearer(&home.key).header("Idempotency-Key", "once-1").send(&cluster.url(2)).await?;
     same("respelt", alike.header("idempotent-replayed"), Some("true"))?;
     for (request, claim) in [
         (Request::post("/v1/keys").json(r#"{"name":"twice","scopes":["scan"]}"#), "another body"),
@@ -277,11 +316,13 @@ async fn a_call_made_twice_is_made_once(cluster: &Cluster, home: &Account) -> Re
     // Another tenant's key of the same text is another key.
     let other = account(cluster, "other", json!({})).await?;
     let made = Request::post("/v1/keys").json(r#"{"name":"once","scopes":["scan"]}"#);
-    let made = made.bearer(&other.key).header("Idempotency-Key", "once-1").send(&cluster.url(1)).await?;
+    let made =
+        made.bearer(&other.key).header("Idempotency-Key", "once-1").send(&cluster.url(1)).await?;
     same("other tenant", made.header("idempotent-replayed"), None)?;
     made.ok(201)?;
     // A refusal is not remembered: the key is free for the corrected call.
-    let wrong = Request::post("/v1/keys").json("{}").bearer(&home.key).header("Idempotency-Key", "free");
+    let wrong =
+        Request::post("/v1/keys").json("{}").bearer(&home.key).header("Idempotency-Key", "free");
     wrong.send(&cluster.url(0)).await?.problem(422, "validation")?;
     let right = Request::post("/v1/keys").json(r#"{"name":"right"}"#).bearer(&home.key);
     right.header("Idempotency-Key", "free").send(&cluster.url(1)).await?.ok(201)?;
@@ -289,7 +330,8 @@ async fn a_call_made_twice_is_made_once(cluster: &Cluster, home: &Account) -> Re
 }
 
 async fn duplicates_at_once_have_one_effect(cluster: &Cluster, home: &Account) -> Result<()> {
-    let before = ids(&call(cluster, 0, &home.key, "GET", "/v1/keys/me", None).await?.ok(200)?)?.len();
+    let before =
+        ids(&call(cluster, 0, &home.key, "GET", "/v1/keys/me", None).await?.ok(200)?)?.len();
     for round in 0..10 {
         let send = |i: usize| {
             let request = Request::post("/v1/keys/create?name=at-once").bearer(&home.key);
@@ -307,6 +349,7 @@ async fn duplicates_at_once_have_one_effect(cluster: &Cluster, home: &Account) -
         }
         same("secrets made", secrets.len(), 1)?;
     }
-    let after = ids(&call(cluster, 1, &home.key, "GET", "/v1/keys/me", None).await?.ok(200)?)?.len();
+    let after =
+        ids(&call(cluster, 1, &home.key, "GET", "/v1/keys/me", None).await?.ok(200)?)?.len();
     same("keys made", after - before, 10)
 }

@@ -21,6 +21,9 @@ const RUN_MIN: usize = 20;
 /// Escapes (`%20`, `\x41`, `&#105;`) of a run from which it is more than punctuation.
 const ESCAPES_MIN: usize = 3;
 
+/// The text that an encoded run stands for, if it reads like text.
+type Decoder = fn(&str) -> Option<String>;
+
 /// How a layer was hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -230,7 +233,7 @@ impl Finder<'_, '_> {
         self.runs(token, at);
     }
 
-    fn finish(&mut self, kind: Kind, run: &mut Run, decode: fn(&str) -> Option<String>) {
+    fn finish(&mut self, kind: Kind, run: &mut Run, decode: Decoder) {
         if run.count > 0 {
             let run = std::mem::take(run);
             if run.encoded.len() >= RUN_MIN
@@ -250,7 +253,7 @@ impl Finder<'_, '_> {
 
     /// Percent, entity and backslash escapes in one token.
     fn escapes(&mut self, token: &str, at: usize) {
-        let kinds: [(Kind, &str, fn(&str) -> Option<String>); 3] = [
+        let kinds: [(Kind, &str, Decoder); 3] = [
             (Kind::Url, "%", codecs::percent),
             (Kind::Entities, "&#", codecs::entities),
             (Kind::Escapes, "\\", codecs::backslashes),

@@ -216,7 +216,7 @@ fn luhn(digits: &[u8]) -> bool {
         .enumerate()
         .map(|(place, digit)| u32::from(if place % 2 == 1 { doubled(*digit) } else { *digit }))
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// An international prefix, or the shape of a number written for people to dial. Bare digits are an order number.

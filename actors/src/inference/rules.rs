@@ -79,7 +79,7 @@ impl Rules {
             }
             rules.push(group.rule());
         }
-        for pattern in table::PATTERNS {
+        for pattern in table::patterns() {
             for trigger in pattern.triggers() {
                 add(trigger, Meaning::Rule(rules.len()));
             }

@@ -14,7 +14,7 @@ use super::{
 static SCANNER: LazyLock<Scanner> = LazyLock::new(|| load(Options::default()));
 
 static TEXTS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let lines = EVALUATION.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let lines = EVALUATION.lines().map(serde_json::from_str::<serde_json::Value>);
     lines.map(|line| line.unwrap()["text"].as_str().unwrap().to_owned()).collect()
 });
 

@@ -24,7 +24,7 @@ pub enum Command {
 #[expect(clippy::print_stdout, reason = "this is what the command is for")]
 pub fn run(command: Command) -> Result<(), Failure> {
     let (Command::Dump { config: file } | Command::Check { config: file }) = &command;
-    let environment = std::env::vars().collect();
+    let environment = config::environment();
     let sources = Sources { file: file.as_deref(), environment, flags: Vec::new() };
     let wrong = |error: ConfigError| Failure::new(Exit::Usage, error.to_string());
     let table = config::merged(&sources).map_err(wrong)?;

@@ -17,9 +17,6 @@ pub(super) enum Command {
         /// What the key may do; repeat or separate by commas [default: what the caller may]
         #[arg(long, env = "SKEP_SCOPES", value_name = "SCOPE", value_delimiter = ',')]
         scope: Vec<String>,
-        /// When it ends, as in 2027-01-31T00:00:00.000Z
-        #[arg(long, env = "SKEP_EXPIRES_AT", value_name = "TIME")]
-        expires_at: Option<String>,
     },
     /// All keys
     List,
@@ -33,9 +30,9 @@ pub(super) enum Command {
 pub(super) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
     match command {
-        Command::Create { name, scope, expires_at } => {
+        Command::Create { name, scope } => {
             let scopes = (!scope.is_empty()).then_some(scope);
-            let key = NewKey { name, scopes, expires_at };
+            let key = NewKey { name, scopes, expires_at: None };
             let created = client.create_key(&key, &client::fresh_key()).await?.body;
             print_new(&created, context.output)
         }

@@ -101,7 +101,7 @@ fn config_of(args: &Args) -> Result<Config, Failure> {
     for (key, value) in named {
         flags.extend(value.clone().map(|value| (key.to_owned(), value)));
     }
-    let environment = std::env::vars().collect();
+    let environment = config::environment();
     let sources = Sources { file: args.config.as_deref(), environment, flags };
     config::load(&sources).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
 }

@@ -118,6 +118,24 @@ impl FromRequestParts<App> for Idempotency {
     }
 }
 
+/// A write that this build cannot repeat: an Idempotency-Key is refused, never accepted and ignored.
+#[derive(Debug, Clone, Copy)]
+pub struct Unrepeatable;
+
+impl FromRequestParts<App> for Unrepeatable {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        match headers::idempotency_key(&parts.headers)? {
+            None => Ok(Self),
+            Some(_) => {
+                let detail = "is not part of this build on this route";
+                Err(headers::mistake(&headers::IDEMPOTENCY_KEY, detail))
+            }
+        }
+    }
+}
+
 fn note(parts: &Parts, tenant: TenantId) {
     if let Some(context) = parts.extensions.get::<Context>() {
         context.set_tenant(tenant.to_string());

@@ -78,12 +78,22 @@ pub fn check_head(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> 
 
 /// Reads all of it, or says 408, 413, 503, or 400 when the client broke it off.
 pub async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Whole, Problem> {
+    read_at_pace(headers, body, bytes_max, PACE_WINDOW).await
+}
+
+/// The same, with another [`PACE_WINDOW`].
+pub(super) async fn read_at_pace(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+    window: Duration,
+) -> Result<Whole, Problem> {
     check_head(headers, bytes_max)?;
     let announced = announced(headers).map_or(0, |length| length as usize);
     let mut room = Room::default();
     // Announcing much and sending nothing must cost neither memory nor room.
     let mut buffer = BytesMut::with_capacity(announced.min(STEP_BYTES));
-    let mut pace = Pace::begin();
+    let mut pace = Pace::begin(window);
     let mut body = body;
     while let Some(data) = next_data(&mut body, &mut pace).await? {
         let got = buffer.len() + data.len();
@@ -116,13 +126,14 @@ async fn next_data(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, Pr
 
 /// Bytes per window. Only waiting counts: data that is there already is never too slow.
 struct Pace {
+    window: Duration,
     window_ends: Instant,
     bytes: usize,
 }
 
 impl Pace {
-    fn begin() -> Self {
-        Self { window_ends: Instant::now() + PACE_WINDOW, bytes: 0 }
+    fn begin(window: Duration) -> Self {
+        Self { window, window_ends: Instant::now() + window, bytes: 0 }
     }
 
     fn deadline(&self) -> Instant {
@@ -134,7 +145,7 @@ impl Pace {
             let detail = "the body came slower than 1 kB/s for 30 s";
             return Err(Problem::new(Code::RequestTimeout).detail(detail).closing());
         }
-        *self = Self::begin();
+        *self = Self::begin(self.window);
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::{App, refused, unanswered};
-use super::auth::Operator;
+use super::auth::{Operator, Unrepeatable};
 use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Object};
 use super::openapi::ProblemResponse;
@@ -127,6 +127,7 @@ async fn init(
     State(app): State<App>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
     _: NoQuery,
+    _: Unrepeatable,
     _: Json<Empty>,
 ) -> Result<Response, Problem> {
     let local = peer.is_some_and(|axum::Extension(ConnectInfo(peer))| peer.ip().is_loopback());
@@ -165,6 +166,7 @@ async fn issue_token(
     State(app): State<App>,
     _: Operator,
     _: NoQuery,
+    _: Unrepeatable,
     body: Json<IssueToken>,
 ) -> Result<Response, Problem> {
     let token = protocol::id::base62_of_bytes(&rand::random::<[u8; 32]>(), 43);
@@ -228,6 +230,7 @@ async fn mark(
     _: Operator,
     path: Named,
     _: NoQuery,
+    _: Unrepeatable,
     _: Json<Empty>,
 ) -> Result<Response, Problem> {
     let Segments((shard,)) = path?;

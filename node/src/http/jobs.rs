@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 
 use super::app::App;
 use super::auth::{Caller, Idempotency, JOBS_READ, JOBS_WRITE};
-use super::error::{Code, Problem};
+use super::error::{Code, Outcome, Problem};
 use super::json::{FromShape, Json, Object};
 use super::openapi::ProblemResponse;
 use super::query::{NoQuery, Order, Page, Query, Segments};
@@ -71,7 +71,6 @@ impl FromShape for Submit {
 
 /// Submit documents
 #[utoipa::path(post, path = LIST, tag = "jobs",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
     request_body = Object,
     responses((status = 202, description = "Accepted; it survives the loss of any node",
         body = wire::Submitted)))]
@@ -147,7 +146,8 @@ fn unstored(error: &BlobError) -> Problem {
         BlobError::NoMap => Code::NotReady,
         BlobError::Disk(_) => Code::DiskFull,
     };
-    Problem::new(code).detail(error.to_string())
+    // No entry was proposed.
+    Problem::new(code).detail(error.to_string()).outcome(Outcome::NotApplied)
 }
 
 /// Jobs of the tenant

@@ -82,6 +82,8 @@ async fn me(State(app): State<App>, caller: Caller<ANY>, _: NoQuery) -> Result<R
         };
         let limits = view.limits;
         Some(tenants_wire::Me {
+            scopes: scope_names(key.scopes),
+            plan: key.tenant.plan.name().to_owned(),
             tenant: tenants::shown(&key.tenant, key.status, group),
             key: tenants_wire::MyKey {
                 key_id: key.key.0,
@@ -100,7 +102,6 @@ async fn me(State(app): State<App>, caller: Caller<ANY>, _: NoQuery) -> Result<R
 
 /// Make a key
 #[utoipa::path(post, path = LIST, tag = "keys",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
     request_body = Object,
     responses((status = 201, description = "The key, shown once", body = wire::NewKey)))]
 async fn create(

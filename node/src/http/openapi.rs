@@ -7,9 +7,11 @@ use axum::http::HeaderName;
 use axum::http::header::CONTENT_TYPE;
 use axum::{Router, routing};
 use protocol::wire::error::Problem as Body;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{
-    Components, Content, Info, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder,
+    Components, Content, Info, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response,
+    ResponseBuilder,
 };
 use utoipa::{PartialSchema as _, ToResponse, ToSchema as _};
 
@@ -58,7 +60,14 @@ pub fn base() -> OpenApi {
 /// Adds to every operation what every operation has, and checks nothing away: the shared answers
 /// are added only where the handler does not describe that status itself.
 pub fn document(mut openapi: OpenApi) -> OpenApi {
-    for item in openapi.paths.paths.values_mut() {
+    for (path, item) in &mut openapi.paths.paths {
+        // The writes of the cluster itself are not repeatable yet, and say so.
+        if path.starts_with("/v1/") {
+            let writes = [&mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+            for operation in writes.into_iter().flatten() {
+                operation.parameters.get_or_insert_default().push(idempotency_key().into());
+            }
+        }
         let operations =
             [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
@@ -68,6 +77,16 @@ pub fn document(mut openapi: OpenApi) -> OpenApi {
         }
     }
     openapi
+}
+
+fn idempotency_key() -> Parameter {
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("Makes the call repeatable: the same key gives the first answer again"))
+        .schema(Some(String::schema()))
+        .build()
 }
 
 /// Serves the document; `text` is rendered once, at start.

@@ -115,7 +115,6 @@ impl FromShape for Analyze {
 
 /// Score documents for attacks
 #[utoipa::path(post, path = "/v1/scan", tag = "scan",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
     request_body = Object,
     responses((status = 200, description = "A verdict per document", body = wire::ScanAnswer)))]
 async fn scan(
@@ -140,7 +139,6 @@ async fn scan(
 
 /// Score texts for attacks
 #[utoipa::path(post, path = "/v1/analyze", tag = "scan",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
     request_body = Object,
     responses((status = 200, description = "A verdict per text", body = wire::AnalyzeAnswer)))]
 async fn analyze(

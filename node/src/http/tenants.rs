@@ -1,7 +1,8 @@
 //! `/v1/tenants`, for operators.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::ETAG;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::keys::{ApiKey, NewKey, RANDOM_BYTES, Scopes};
 use protocol::peer::{Answer, Ask};
@@ -128,7 +129,6 @@ impl FromShape for SetPlan {
 
 /// Make a tenant and its first key
 #[utoipa::path(post, path = LIST, tag = "tenants",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call repeatable")),
     request_body = Object,
     responses((status = 201, description = "The tenant, with its key", body = wire::NewTenant)))]
 async fn create(
@@ -246,10 +246,24 @@ async fn get(
     _: NoQuery,
 ) -> Result<Response, Problem> {
     let Segments((tenant,)) = path?;
-    app.ask(tenant, Ask::Tenant(tenant)).await?.render(|answer, group| {
-        let Answer::Tenant(tenant, status) = answer else { return None };
-        Some(shown(&tenant, status, group))
-    })
+    let told = app.ask(tenant, Ask::Tenant(tenant)).await?;
+    let mut version = 0;
+    let response = told.render(|answer, group| match answer {
+        Answer::Tenant(tenant, status) => {
+            version = tenant.version;
+            Some(shown(&tenant, status, group))
+        }
+        _ => None,
+    })?;
+    Ok(tagged(response, version))
+}
+
+/// With the version as `ETag`, for `If-Match`.
+fn tagged(mut response: Response, version: u64) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
 }
 
 /// Change a tenant
@@ -336,7 +350,7 @@ async fn change(
     };
     let status = tenant.status(tenant.updated_at);
     let body = shown(&tenant, status, written.group);
-    Ok(written.respond(StatusCode::OK, &body))
+    Ok(tagged(written.respond(StatusCode::OK, &body), tenant.version))
 }
 
 /// Delete a tenant with its keys and jobs

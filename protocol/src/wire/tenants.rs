@@ -69,6 +69,9 @@ pub struct LimitState {
 pub struct Me {
     pub tenant: Tenant,
     pub key: MyKey,
+    /// What the key may do, and the tenant's plan: the two that callers branch on.
+    pub scopes: Vec<String>,
+    pub plan: String,
     pub limits: Vec<LimitState>,
 }
 

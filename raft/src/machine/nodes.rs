@@ -91,26 +91,36 @@ fn issue(map: &mut Map, now: Time, token: Digest, expires_at: Time) -> Outcome {
         let got = map.tokens.len() as u64 + 1;
         return Err(Refusal::TooMany { what: What::Tokens, got, limit: TOKENS_MAX as u64 });
     }
-    map.tokens.insert(token, Token { expires_at });
+    map.tokens.insert(token, Token { expires_at, used_by: None });
     Ok(Reply::Done)
 }
 
 fn join(map: &mut Map, now: Time, token: Digest, registration: Registration) -> Outcome {
-    let valid = map.tokens.get(&token).is_some_and(|token| now < token.expires_at);
-    if !valid {
-        return Err(Refusal::BadToken);
+    let known = map.tokens.get(&token).filter(|token| now < token.expires_at);
+    if let Some(node) = known.ok_or(Refusal::BadToken)?.used_by {
+        return joined_before(map, node, &registration);
     }
     if map.nodes.len() >= NODES_MAX {
         let got = map.nodes.len() as u64 + 1;
         return Err(Refusal::TooMany { what: What::Nodes, got, limit: NODES_MAX as u64 });
     }
-    map.tokens.remove(&token);
     let id = NodeId(map.next_node);
+    if let Some(token) = map.tokens.get_mut(&token) {
+        token.used_by = Some(id);
+    }
     map.next_node += 1;
     let node = Node { id, registration, joined_at: now };
     map.nodes.insert(id, node.clone());
     let replica = host(map, GroupId::META, id);
     Ok(Reply::Joined { node: Box::new(node), replica })
+}
+
+/// A join that is repeated from the same address by a node that never ran is the same join.
+fn joined_before(map: &Map, id: NodeId, registration: &Registration) -> Outcome {
+    let node = map.nodes.get(&id).filter(|node| node.registration == *registration);
+    let replica = map.replica_on(GroupId::META, id);
+    let (Some(node), Some(replica)) = (node, replica) else { return Err(Refusal::BadToken) };
+    Ok(Reply::Joined { node: Box::new(node.clone()), replica })
 }
 
 fn register(map: &mut Map, id: NodeId, registration: Registration) -> Outcome {

@@ -6,7 +6,8 @@ use super::routes::Route;
 /// Nothing of this is JSON as the contract has it.
 fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
     let utf16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_be_bytes).collect();
-    let deep = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)).into_bytes();
+    let deep =
+        |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)).into_bytes();
     vec![
         ("an open brace", b"{".to_vec()),
         ("nonsense", b"nonsense".to_vec()),

@@ -27,7 +27,16 @@ fn bad_names() -> Vec<Value> {
 /// What is not a whole number within reach.
 fn bad_numbers() -> Vec<Value> {
     let huge = u64::MAX;
-    vec![json!(-1), json!(0.5), json!(1.0), json!("5"), json!(true), json!([]), json!(huge), json!(1e300)]
+    vec![
+        json!(-1),
+        json!(0.5),
+        json!(1.0),
+        json!("5"),
+        json!(true),
+        json!([]),
+        json!(huge),
+        json!(1e300),
+    ]
 }
 
 struct Fields<'k> {
@@ -36,7 +45,14 @@ struct Fields<'k> {
 }
 
 impl Fields<'_> {
-    fn refused(&mut self, line: &str, body: &Value, status: u16, code: &'static str, pointer: &str) {
+    fn refused(
+        &mut self,
+        line: &str,
+        body: &Value,
+        status: u16,
+        code: &'static str,
+        pointer: &str,
+    ) {
         let (method, target) = line.split_once(' ').unwrap_or((line, ""));
         let operators = target.starts_with("/v1/tenants") || target.starts_with("/admin");
         let key = if operators { &self.keys.admin } else { &self.keys.tenant };
@@ -106,7 +122,11 @@ fn tenants(fields: &mut Fields<'_>) {
     }
     fields.wrong(CREATE, &json!({"name": "a", "time_zone": "Europe/Rome"}), &["/time_zone"]);
     let many = json!({"plan": "gold", "overrides": {"rate": -1, "speed": 1}, "surprise": 1});
-    fields.wrong(CREATE, &many, &["/name", "/plan", "/overrides/rate", "/overrides/speed", "/surprise"]);
+    fields.wrong(
+        CREATE,
+        &many,
+        &["/name", "/plan", "/overrides/rate", "/overrides/speed", "/surprise"],
+    );
 }
 
 fn named_keys(fields: &mut Fields<'_>) {
@@ -116,14 +136,21 @@ fn named_keys(fields: &mut Fields<'_>) {
     }
     fields.wrong(CREATE, &json!({"name": "a", "scopes": []}), &["/scopes"]);
     fields.wrong(CREATE, &json!({"name": "a", "scopes": "scan"}), &["/scopes"]);
-    fields.wrong(CREATE, &json!({"name": "a", "scopes": ["scan", "admin", 7]}), &["/scopes/1", "/scopes/2"]);
-    for (field, value) in
-        [("expires_at", json!("2030-01-01T00:00:00Z")), ("ip_allow", json!(["10.0.0.0/8"])), ("overrides", json!({}))]
-    {
+    fields.wrong(
+        CREATE,
+        &json!({"name": "a", "scopes": ["scan", "admin", 7]}),
+        &["/scopes/1", "/scopes/2"],
+    );
+    for (field, value) in [
+        ("expires_at", json!("2030-01-01T00:00:00Z")),
+        ("ip_allow", json!(["10.0.0.0/8"])),
+        ("overrides", json!({})),
+    ] {
         fields.wrong(CREATE, &json!({"name": "a", field: value}), &[&format!("/{field}")]);
     }
     let long = "x".repeat(201);
-    for name in ["", "%20outer", "a%0Ab", "%E2%80%AEleft", "a%00", &long, "%FF", "%zz", "%ED%A0%80"] {
+    for name in ["", "%20outer", "a%0Ab", "%E2%80%AEleft", "a%00", &long, "%FF", "%zz", "%ED%A0%80"]
+    {
         let line = format!("POST /v1/keys/create?name={name}");
         fields.refused(&line, &json!({}), 400, "malformed", "?name");
     }

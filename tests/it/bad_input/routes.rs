@@ -93,6 +93,15 @@ impl Route {
         }
     }
 
+    /// Whether a path is one of this route.
+    pub(super) fn takes(&self, path: &str) -> bool {
+        let (known, asked) = (self.operation.path.split('/'), path.split('/'));
+        let alike = |(known, asked): (&str, &str)| {
+            known == asked || (known.starts_with('{') && !asked.is_empty())
+        };
+        known.clone().count() == asked.clone().count() && known.zip(asked).all(alike)
+    }
+
     pub(super) fn writes(&self) -> bool {
         self.operation.method != "GET"
     }

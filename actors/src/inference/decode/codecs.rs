@@ -52,7 +52,7 @@ pub(super) fn base64(run: &str) -> Option<String> {
 
 pub(super) fn hex(run: &str) -> Option<String> {
     let run = run.strip_prefix("0x").unwrap_or(run).as_bytes();
-    if run.len() % 2 != 0 {
+    if !run.len().is_multiple_of(2) {
         return None;
     }
     let pairs = run.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?));
@@ -102,7 +102,8 @@ pub(super) fn entities(token: &str) -> Option<String> {
             out.push(c);
             decoded += 1;
         }
-        rest = after[length..].strip_prefix(';').unwrap_or(&after[length..]);
+        let tail = &after[length..];
+        rest = tail.strip_prefix(';').unwrap_or(tail);
     }
     out.push_str(rest);
     if decoded >= super::ESCAPES_MIN { readable(out.into_bytes()) } else { None }

@@ -58,7 +58,7 @@ fn dotted(token: &str) -> Option<String> {
     let bytes = token.as_bytes();
     let separator = *bytes.get(1)?;
     let separates = matches!(separator, b'.' | b'-' | b'_' | b'*' | b'|' | b'/' | b'+' | b'~');
-    if !separates || bytes.len() < 5 || bytes.len() % 2 == 0 {
+    if !separates || bytes.len() < 5 || bytes.len().is_multiple_of(2) {
         return None;
     }
     let fits = |(place, byte): (usize, &u8)| {
@@ -80,11 +80,11 @@ pub(in crate::inference) fn leetspeak(text: &str, one: u8) -> Option<String> {
             continue;
         }
         let last = word.len() - 1;
-        for place in 0..word.len() {
+        for (place, byte) in word.iter_mut().enumerate() {
             // A mark at the end of a word is punctuation.
-            let punctuation = place == last && matches!(word[place], b'!' | b'|');
-            if let Some(read) = letter(word[place], one).filter(|_| !punctuation) {
-                word[place] = read;
+            let punctuation = place == last && matches!(byte, b'!' | b'|');
+            if let Some(read) = letter(*byte, one).filter(|_| !punctuation) {
+                *byte = read;
                 changed = true;
             }
         }

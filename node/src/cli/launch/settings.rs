@@ -1,33 +1,7 @@
 //! The settings that a launcher's environment holds for its nodes, as `--set key=value`: a node's
 //! command must mean the same when it is run again without that environment.
 
-/// Variables of the command line itself; a node must not take them for its own.
-const OF_THE_COMMAND_LINE: [&str; 24] = [
-    "SKEP_ADVERTISE_HTTP",
-    "SKEP_ADVERTISE_PEER",
-    "SKEP_BIN",
-    "SKEP_CONFIG",
-    "SKEP_DATA",
-    "SKEP_HTTP",
-    "SKEP_HTTP_PORT",
-    "SKEP_JOIN",
-    "SKEP_KEEP",
-    "SKEP_KEY",
-    "SKEP_KEY_FILE",
-    "SKEP_LOG",
-    "SKEP_NODE",
-    "SKEP_NODES",
-    "SKEP_OUTPUT",
-    "SKEP_PEER",
-    "SKEP_PEER_DIAL",
-    "SKEP_PEER_PORT",
-    "SKEP_QUIET",
-    "SKEP_SET",
-    "SKEP_TENANT",
-    "SKEP_TOKEN_FILE",
-    "SKEP_VERBOSE",
-    "SKEP_VERSION",
-];
+use crate::config::{self, OF_THE_COMMAND_LINE};
 
 /// Variables whose name is not the key of the setting.
 const NAMED_OTHERWISE: [(&str, &str); 1] = [("SKEP_ENGINE_DELAY_MS", "inference.delay_ms")];
@@ -42,8 +16,10 @@ pub(super) fn of_the_command_line() -> impl Iterator<Item = &'static str> {
 
 /// `key=value` of each setting in this process's environment, in the order of their keys.
 pub fn from_environment() -> Vec<String> {
-    let mut settings: Vec<_> =
-        std::env::vars().filter_map(|(name, value)| setting(&name, &value)).collect();
+    let mut settings: Vec<_> = config::environment()
+        .into_iter()
+        .filter_map(|(name, value)| setting(&name, &value))
+        .collect();
     settings.sort();
     settings
 }
