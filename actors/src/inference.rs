@@ -26,7 +26,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use engine::Engine;
 pub use engine::EngineError;
-pub use evaluate::{EVALUATION, Report, evaluate};
+pub use evaluate::{EVALUATION, EvaluateError, Report, evaluate};
 pub use model::ModelIdentity;
 use rules::Rules;
 pub use verdict::{Action, QUARANTINE_AT, Severity, Signals, Span, Verdict};

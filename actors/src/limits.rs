@@ -1,7 +1,7 @@
 //! Rates of the tenants of a shard and of their keys: token buckets of the owner.
 //!
-//! They live with the ownership. A new owner starts with empty buckets, which refuses a little
-//! more than it must and never admits more than it may.
+//! They live with the ownership. A new owner takes the buckets for empty, which refuses a little more
+//! than it must and never admits more than it may.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,10 +80,9 @@ impl State {
         if self.is_full(&request) {
             return request.answer(Err(AskError::Overloaded { group }));
         }
-        let limits = self.limits_of(tenant);
         let now = self.owned.clock.now();
-        if let Some(limits) = limits
-            && let Err(refusal) = self.buckets.spend(now, tenant, key, &limits)
+        if let Some(account) = self.account(tenant, key)
+            && let Err(refusal) = self.buckets.spend(now, &account)
         {
             if let Refusal::Rate { policy, .. } = refusal {
                 figures().rate_limit_hits.with_label_values(&[policy.name()]).inc();
@@ -112,17 +111,19 @@ impl State {
     }
 
     fn left(&mut self, tenant: TenantId, key: KeyId) -> (Option<u64>, Option<u64>) {
-        let Some(limits) = self.limits_of(tenant) else { return (None, None) };
+        let Some(account) = self.account(tenant, key) else { return (None, None) };
         let now = self.owned.clock.now();
-        let tokens = |level: Option<u64>| level.map(|level| level / TOKEN);
-        let of_tenant = self.buckets.level(now, (tenant, None), limits.rate, limits.burst);
-        let of_key =
-            self.buckets.level(now, (tenant, Some(key)), limits.key_rate, limits.key_burst);
-        (tokens(of_tenant), tokens(of_key))
+        let [of_tenant, of_key] = account
+            .allowances()
+            .map(|allowance| self.buckets.level(now, &allowance).map(|level| level / TOKEN));
+        (of_tenant, of_key)
     }
 
-    fn limits_of(&self, tenant: TenantId) -> Option<Limits> {
-        self.owned.group.view().tenants.get(tenant).map(|tenant| tenant.limits())
+    fn account(&self, tenant: TenantId, key: KeyId) -> Option<Account> {
+        let view = self.owned.group.view();
+        let row = view.tenants.get(tenant)?;
+        let key_born = view.keys.get(tenant, key)?.created_at;
+        Some(Account { tenant, key, limits: row.limits(), born: row.created_at, key_born })
     }
 }
 
@@ -156,51 +157,74 @@ struct Bucket {
     full_at: Time,
 }
 
+/// Who spends, and what they may.
+struct Account {
+    tenant: TenantId,
+    key: KeyId,
+    limits: Limits,
+    born: Time,
+    key_born: Time,
+}
+
+/// One bucket's terms.
+struct Allowance {
+    policy: Policy,
+    name: Name,
+    rate: Option<u64>,
+    burst: Option<u64>,
+    born: Time,
+}
+
+impl Account {
+    fn allowances(&self) -> [Allowance; 2] {
+        let Limits { rate, burst, key_rate, key_burst, .. } = self.limits;
+        let name = (self.tenant, None);
+        let tenant = Allowance { policy: Policy::Rate, name, rate, burst, born: self.born };
+        let name = (self.tenant, Some(self.key));
+        let (rate, burst, born) = (key_rate, key_burst, self.key_born);
+        [tenant, Allowance { policy: Policy::KeyRate, name, rate, burst, born }]
+    }
+}
+
 impl Buckets {
-    fn spend(
-        &mut self,
-        now: Time,
-        tenant: TenantId,
-        key: KeyId,
-        limits: &Limits,
-    ) -> Result<(), Refusal> {
-        let wanted = [
-            (Policy::Rate, (tenant, None), limits.rate, limits.burst),
-            (Policy::KeyRate, (tenant, Some(key)), limits.key_rate, limits.key_burst),
-        ];
-        for (policy, name, rate, burst) in wanted {
-            let Some(level) = self.level(now, name, rate, burst).filter(|&level| level < TOKEN)
-            else {
+    fn spend(&mut self, now: Time, account: &Account) -> Result<(), Refusal> {
+        let allowances = account.allowances();
+        for allowance in &allowances {
+            let Some(level) = self.level(now, allowance).filter(|&level| level < TOKEN) else {
                 continue;
             };
-            let rate = rate.unwrap_or(0);
+            let (policy, rate) = (allowance.policy, allowance.rate.unwrap_or(0));
             // A rate of nothing never refills; an hour is as good an answer as any.
             let retry_after_ms = if rate == 0 { 3_600_000 } else { (TOKEN - level).div_ceil(rate) };
             let remaining = level / TOKEN;
             return Err(Refusal::Rate { policy, limit: rate, remaining, retry_after_ms });
         }
-        for (_, name, rate, burst) in wanted {
-            if let Some(level) = self.level(now, name, rate, burst) {
+        for allowance in &allowances {
+            if let Some(level) = self.level(now, allowance) {
                 let level = level - TOKEN;
-                let rate = rate.unwrap_or(0);
-                let missing = full(rate, burst) - level;
+                let rate = allowance.rate.unwrap_or(0);
+                let missing = full(rate, allowance.burst).saturating_sub(level);
                 let full_at = now.plus_ms(missing.checked_div(rate).map_or(u64::MAX, |ms| ms + 1));
-                self.levels.insert(name, Bucket { level, at: now, full_at });
+                self.levels.insert(allowance.name, Bucket { level, at: now, full_at });
             }
         }
         self.forget_full(now);
         Ok(())
     }
 
-    /// What is in a bucket now; `None` without a limit. A bucket that was never used has what an
-    /// empty one has gained since the ownership began.
-    fn level(&self, now: Time, name: Name, rate: Option<u64>, burst: Option<u64>) -> Option<u64> {
-        let rate = rate?;
-        let (level, at) =
-            self.levels.get(&name).map_or((0, self.since), |bucket| (bucket.level, bucket.at));
+    /// What is in a bucket now; `None` without a limit. One that was never used is full when its
+    /// tenant or key was made under this ownership; else an earlier owner may have emptied it, and it
+    /// has what an empty one has gained since this ownership began.
+    fn level(&self, now: Time, allowance: &Allowance) -> Option<u64> {
+        let rate = allowance.rate?;
+        let full = full(rate, allowance.burst);
+        let Some(bucket) = self.levels.get(&allowance.name) else {
+            let gained = now.ms_since(self.since).saturating_mul(rate);
+            return Some(if allowance.born > self.since { full } else { gained.min(full) });
+        };
         // Tokens per second are thousandths of a token per millisecond.
-        let gained = now.ms_since(at).saturating_mul(rate);
-        Some(level.saturating_add(gained).min(full(rate, burst)))
+        let gained = now.ms_since(bucket.at).saturating_mul(rate);
+        Some(bucket.level.saturating_add(gained).min(full))
     }
 
     fn forget_full(&mut self, now: Time) {
@@ -220,57 +244,72 @@ fn full(rate: u64, burst: Option<u64>) -> u64 {
 mod tests {
     use super::*;
 
-    const TENANT: TenantId = TenantId(1);
-    const KEY: KeyId = KeyId(1);
-
-    fn limits(rate: u64, burst: u64) -> Limits {
+    fn account(rate: u64, burst: u64) -> Account {
         let unlimited = protocol::plans::Plan::Enterprise.limits();
-        Limits {
+        let limits = Limits {
             rate: Some(rate),
             burst: Some(burst),
             key_rate: None,
             key_burst: None,
             ..unlimited
-        }
+        };
+        let born = Time(0);
+        Account { tenant: TenantId(1), key: KeyId(1), limits, born, key_born: born }
+    }
+
+    fn buckets(since: u64) -> Buckets {
+        Buckets { since: Time(since), levels: BTreeMap::new() }
     }
 
     #[test]
     fn admitted_is_at_most_burst_and_rate_times_time() {
-        let mut buckets = Buckets { since: Time(0), levels: BTreeMap::new() };
-        let limits = limits(100, 20);
+        let mut buckets = buckets(1_000);
+        let account = account(100, 20);
         let mut admitted = 0;
-        for ms in 1_000..3_000 {
+        for ms in 2_000..4_000 {
             for _ in 0..3 {
-                admitted += u64::from(buckets.spend(Time(ms), TENANT, KEY, &limits).is_ok());
+                admitted += u64::from(buckets.spend(Time(ms), &account).is_ok());
             }
         }
         assert_eq!(admitted, 20 + 199);
     }
 
     #[test]
+    fn a_new_owner_gives_no_credit_but_to_tenants_of_its_own_time() {
+        let mut buckets = buckets(1_000);
+        let old = account(1, 3);
+        assert!(buckets.spend(Time(1_500), &old).is_err());
+        assert!(buckets.spend(Time(2_000), &old).is_ok());
+        let new = Account { tenant: TenantId(2), born: Time(1_001), ..account(1, 3) };
+        let now = Time(1_100);
+        let admitted = (0..5).filter(|_| buckets.spend(now, &new).is_ok()).count();
+        assert_eq!(admitted, 3);
+    }
+
+    #[test]
     fn a_caller_who_waits_as_told_is_admitted() {
-        let mut buckets = Buckets { since: Time(0), levels: BTreeMap::new() };
-        let limits = limits(3, 1);
+        let mut buckets = buckets(0);
+        let account = account(3, 1);
         let mut now = Time(10_000);
-        assert!(buckets.spend(now, TENANT, KEY, &limits).is_ok());
+        assert!(buckets.spend(now, &account).is_ok());
         for _ in 0..10 {
-            let Err(Refusal::Rate { retry_after_ms, .. }) =
-                buckets.spend(now, TENANT, KEY, &limits)
-            else {
+            let Err(Refusal::Rate { retry_after_ms, .. }) = buckets.spend(now, &account) else {
                 panic!("admitted too early");
             };
             now = now.plus_ms(retry_after_ms);
-            assert!(buckets.spend(now, TENANT, KEY, &limits).is_ok());
+            assert!(buckets.spend(now, &account).is_ok());
         }
     }
 
     #[test]
     fn a_key_without_tokens_spends_none_of_the_tenant() {
-        let mut buckets = Buckets { since: Time(0), levels: BTreeMap::new() };
-        let limits = Limits { key_rate: Some(1), key_burst: Some(1), ..limits(10, 10) };
+        let mut buckets = buckets(0);
+        let mut account = account(10, 10);
+        account.limits = Limits { key_rate: Some(1), key_burst: Some(1), ..account.limits };
         let now = Time(100_000);
-        assert!(buckets.spend(now, TENANT, KEY, &limits).is_ok());
-        assert!(buckets.spend(now, TENANT, KEY, &limits).is_err());
-        assert_eq!(buckets.level(now, (TENANT, None), Some(10), Some(10)), Some(9 * TOKEN));
+        assert!(buckets.spend(now, &account).is_ok());
+        assert!(buckets.spend(now, &account).is_err());
+        let [of_tenant, _] = account.allowances();
+        assert_eq!(buckets.level(now, &of_tenant), Some(9 * TOKEN));
     }
 }

@@ -93,7 +93,11 @@ async fn measure(plan: &Plan, contestants: &[Contestant]) -> Result<()> {
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contestants.len()];
         for _ in 0..plan.rounds {
             for (contestant, samples) in contestants.iter().zip(&mut samples) {
-                samples.push(contestant.ask(connections, time).await?);
+                let sample = contestant.ask(connections, time).await?;
+                if let Some(complaint) = sample.complaint() {
+                    line(&format!("{connections} connections: {}: {complaint}", contestant.name));
+                }
+                samples.push(sample);
             }
         }
         let medians: Vec<Medians> = samples.iter().map(|rounds| Medians::of(rounds)).collect();

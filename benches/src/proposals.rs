@@ -90,9 +90,8 @@ fn medians<'a>(rounds: &[Vec<(&'a str, Sample)>]) -> Vec<(&'a str, Medians)> {
 }
 
 fn complain(writers: usize, name: &str, sample: &Sample) {
-    if let Some(complaint) = &sample.complaint {
-        let errors = sample.errors;
-        line(&format!("{writers} writers: {name}: {errors} errors, the first: {complaint}"));
+    if let Some(complaint) = sample.complaint() {
+        line(&format!("{writers} writers: {name}: {complaint}"));
     }
 }
 

@@ -64,6 +64,14 @@ pub(crate) struct Sample {
     pub(crate) cpu_ms: f64,
 }
 
+impl Sample {
+    /// How many errors there were and what the first said, if there were any.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let complaint = self.complaint.as_deref()?;
+        Some(format!("{} errors, the first: {complaint}", self.errors))
+    }
+}
+
 /// One contestant over all rounds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Medians {

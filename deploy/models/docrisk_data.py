@@ -10,6 +10,7 @@ import re
 
 from docrisk_attacks import EXFILTRATION, INJECTION, POISONING
 from docrisk_benign import COMMON, DOMAINS, HARD_NEGATIVES, PERSONAL, SLOTS
+import docrisk_everyday  # noqa: F401  adds its domains to those of docrisk_benign
 
 LABELS = ["benign", "prompt_injection", "data_poisoning", "exfiltration", "pii"]
 
@@ -31,6 +32,10 @@ def expand(rng, template):
         if filled == template:
             return re.sub(r"[ ]+", " ", filled).strip()
         template = filled
+
+
+# Everyday orders and stories share most words with attacks, so they come up more often.
+NAMES = sorted(DOMAINS) + ["errands", "stories"] * 3
 
 
 def vocabulary(families):
@@ -81,7 +86,7 @@ def worn(rng, text):
 
 def benign_text(rng):
     """One to five sentences of one domain, sometimes cut into a fragment."""
-    domain = DOMAINS[rng.choice(sorted(DOMAINS))]
+    domain = DOMAINS[rng.choice(NAMES)]
     text = " ".join(expand(rng, rng.choice(domain)) for _ in range(rng.choice([1, 1, 2, 3, 4, 5])))
     if rng.random() < 0.25:
         parts = text.split(" ")
@@ -112,12 +117,12 @@ def pii_text(rng):
 
 
 def generate(seed, count):
-    """`count` pairs of text and label index; about six in ten are benign."""
+    """`count` pairs of text and label index; about two in three are benign."""
     rng = random.Random(seed)
     makers = [
-        (26, 0, benign_text),
+        (34, 0, benign_text),
         (18, 0, negative_text),
-        (14, 0, salad),
+        (12, 0, salad),
         (6, 0, pseudo_text),
         (14, 1, lambda r: attack_text(r, INJECTION)),
         (9, 2, lambda r: attack_text(r, POISONING)),

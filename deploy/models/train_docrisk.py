@@ -25,9 +25,9 @@ from docrisk_features import BUCKETS, PADDING, SMOOTHING, window_ids, windows, w
 HERE = pathlib.Path(__file__).parent
 VERSION = "1.0.0"
 SEED = 20261120
-TRAIN_TEXTS, HELD_OUT_TEXTS = 48_000, 6_000
+TRAIN_TEXTS, HELD_OUT_TEXTS = 72_000, 6_000
 HIDDEN = 32
-EPOCHS = 12
+EPOCHS = 9
 ALPHA = 3e-5
 ACTIVATION_LEVELS = 255
 LOGIT_BITS = 10  # one output unit is 2^-10

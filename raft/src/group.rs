@@ -13,7 +13,7 @@ use protocol::{
     Applied, Command, Effect, Entry, GroupId, NodeId, Proposal, ReplicaId, Reply, codec,
 };
 use tokio::sync::{broadcast, watch};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::apply::Shared;
 use crate::machine::Machine;
@@ -103,10 +103,17 @@ impl Group {
         life: Life,
         raft: Raft,
         shared: Shared,
+        dead: watch::Sender<Option<GroupId>>,
     ) -> Self {
         let (published, leadership) = watch::channel(Leadership::default());
         let proposer = proposer::start(id, raft.clone());
-        tokio::spawn(watch_leadership(id, life, raft.clone(), shared.clone(), published));
+        let watched = watch_leadership(id, life, raft.clone(), shared.clone(), published);
+        tokio::spawn(async move {
+            watched.await;
+            // Nothing stops a group on purpose: its core has ended by a fault.
+            error!(group = %id, "the Raft core of a group has ended");
+            dead.send_replace(Some(id));
+        });
         Self { inner: Arc::new(Inner { id, replica, raft, shared, proposer, leadership }) }
     }
 

@@ -67,6 +67,7 @@ pub struct Host {
     groups: RwLock<BTreeMap<GroupId, Group>>,
     hosting: tokio::sync::Mutex<()>,
     map: watch::Sender<Option<Arc<Map>>>,
+    dead: watch::Sender<Option<GroupId>>,
 }
 
 impl std::fmt::Debug for Host {
@@ -102,6 +103,7 @@ impl Host {
             groups: RwLock::default(),
             hosting: tokio::sync::Mutex::new(()),
             map: watch::Sender::new(None),
+            dead: watch::Sender::new(None),
             peers,
         });
         host.read_addresses().await?;
@@ -127,6 +129,13 @@ impl Host {
     #[must_use]
     pub fn map(&self) -> watch::Receiver<Option<Arc<Map>>> {
         self.map.subscribe()
+    }
+
+    /// Returns the first group whose Raft core has ended by a fault; the node must end with it.
+    pub async fn failed(&self) -> Option<GroupId> {
+        let mut dead = self.dead.subscribe();
+        // An error means that the host itself is gone.
+        dead.wait_for(Option::is_some).await.ok().and_then(|dead| *dead)
     }
 
     /// The group, if it has a replica here.
@@ -199,7 +208,7 @@ impl Host {
         if group.is_meta() {
             tokio::spawn(Arc::clone(self).follow_map(self.map.subscribe()));
         }
-        Ok(Group::start(group, replica, self.life, raft, shared))
+        Ok(Group::start(group, replica, self.life, raft, shared, self.dead.clone()))
     }
 
     /// Makes the cluster of which this node is the first: one replica of every group, then the

@@ -118,17 +118,20 @@ pub(super) struct Layer {
 pub(super) struct Budget {
     layers: usize,
     bytes: usize,
+    /// Whether something was left undecoded.
+    pub(super) exhausted: bool,
 }
 
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { layers: LAYERS_MAX, bytes: DECODED_BYTES_MAX }
+        Budget { layers: LAYERS_MAX, bytes: DECODED_BYTES_MAX, exhausted: false }
     }
 }
 
 impl Budget {
     fn allows(&mut self, text: &str) -> bool {
         if self.layers == 0 || self.bytes < text.len() {
+            self.exhausted = true;
             return false;
         }
         self.layers -= 1;

@@ -9,8 +9,9 @@ use super::{
     verdict::{Class, Severity},
 };
 
-/// Hits kept of one text. An adversarial text repeats one trigger thousands of times.
-const HITS_MAX: usize = 256;
+/// Hits kept of one class and severity. A text may repeat one trigger thousands of times, and must not thereby hide
+/// what another rule would find behind it.
+const HITS_MAX: u8 = 16;
 /// Words of attacks that must show in disguise before the disguise is taken off.
 const HINTS_MIN: u32 = 2;
 
@@ -57,17 +58,20 @@ pub(super) struct Findings {
     pub(super) unicode: f32,
     pub(super) homoglyphs: f32,
     pub(super) repetition: f32,
+    counts: [[u8; 4]; Class::ALL.len()],
 }
 
 impl Findings {
     pub(super) fn push(&mut self, hit: Hit) {
-        if !self.is_full() {
+        if !self.is_full(hit.class, hit.severity) {
+            self.counts[hit.class as usize][hit.severity as usize] += 1;
             self.hits.push(hit);
         }
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.hits.len() >= HITS_MAX
+    /// Whether another hit of this kind would be dropped.
+    pub(super) fn is_full(&self, class: Class, severity: Severity) -> bool {
+        self.counts[class as usize][severity as usize] >= HITS_MAX
     }
 }
 
@@ -82,6 +86,11 @@ pub(super) fn detect(rules: &Rules, text: &str, normal: &Normal) -> Findings {
     let mut budget = Budget::default();
     for layer in decode::layers(text, &mut budget) {
         inner(rules, layer, Path::default(), &mut budget, &mut found);
+    }
+    if budget.exhausted {
+        // What could not be examined must not pass for harmless.
+        let whole = Hit::new(Class::EncodedPayload, Severity::Medium, (0, normal.characters));
+        found.push(whole.detail("unexamined"));
     }
     found
 }

@@ -15,7 +15,7 @@ const MODEL_CEILING: f32 = 0.72;
 /// What remains of the model's weight when the rules saw nothing but quotations.
 const MODEL_QUOTED: f32 = 0.7;
 /// What remains of a rule about words when the model is sure that they are harmless.
-const DOUBTED: f32 = 0.85;
+const DOUBTED: f32 = 0.88;
 /// Personal data from which the model names it without a rule.
 const PERSONAL_FROM: f32 = 0.8;
 

@@ -29,11 +29,21 @@ struct Rule {
     class: Class,
     severity: Severity,
     detail: &'static str,
-    /// Whether the words could also be said about an attack; markup and control tokens could not.
-    spoken: bool,
+    voice: Voice,
     /// Only at the start of a line.
     line: bool,
     pattern: Option<Regex>,
+}
+
+/// How a rule speaks, and so what its surroundings can mean for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    /// Markup, control tokens, code: means the same wherever it stands.
+    Mark,
+    /// Words that could also be said about an attack.
+    Talk,
+    /// Words that begin with a verb, and order something only where an order can stand.
+    Order,
 }
 
 /// What finding a needle means.
@@ -120,9 +130,11 @@ impl Rules {
             }
         }
         for (rule, start, end) in candidates {
-            found.hits.extend(self.judge(&self.rules[rule], start, end, normal, &context));
-            if found.is_full() {
-                break;
+            let rule = &self.rules[rule];
+            if !found.is_full(rule.class, rule.severity)
+                && let Some(hit) = rule.judge(start, end, normal, &context)
+            {
+                found.push(hit);
             }
         }
         hints
@@ -136,38 +148,42 @@ impl Rules {
             found.push(Hit::new(class, Severity::High, (0, normal.characters)));
         }
     }
+}
 
+impl Rule {
+    /// The hit, if the rule holds at a trigger, as severe as its surroundings allow.
     fn judge(
         &self,
-        rule: &Rule,
         start: usize,
-        mut end: usize,
+        end: usize,
         normal: &Normal,
         context: &Context<'_>,
     ) -> Option<Hit> {
-        if rule.line && !normal.starts_line(start) {
+        if self.line && !normal.starts_line(start) {
             return None;
         }
-        if let Some(pattern) = &rule.pattern {
-            let stretch = normal.text.as_bytes();
-            let stretch = &stretch[start..stretch.len().min(start + PATTERN_BYTES_MAX)];
+        let mut end = end;
+        if let Some(pattern) = &self.pattern {
+            let bytes = normal.text.as_bytes();
+            let stretch = &bytes[start..bytes.len().min(start + PATTERN_BYTES_MAX)];
             end = start + pattern.find(stretch)?.end();
         }
-        let mut hit = Hit::new(rule.class, rule.severity, normal.origin(start, end));
-        hit.detail = rule.detail;
-        if rule.spoken {
-            if context.negated(start) {
-                return None;
-            }
-            if context.infinitive(start) {
-                hit.severity = hit.severity.softened();
-            }
-            if context.quoted(start, end) {
-                hit.severity = Severity::Low;
-                hit.quoted = true;
-            }
+        let hit =
+            Hit::new(self.class, self.severity, normal.origin(start, end)).detail(self.detail);
+        if self.voice == Voice::Mark {
+            return Some(hit);
         }
-        Some(hit)
+        if context.negated(start) {
+            return None;
+        }
+        if context.quoted(start, end) {
+            return Some(Hit { severity: Severity::Low, quoted: true, ..hit });
+        }
+        let told =
+            self.voice == Voice::Order && !normal.starts_line(start) && !context.commands(start);
+        let severity =
+            if told || context.infinitive(start) { hit.severity.softened() } else { hit.severity };
+        Some(Hit { severity, ..hit })
     }
 }
 
@@ -191,7 +207,7 @@ fn bounded(
     let hint = meanings.iter().any(|meaning| matches!(meaning, Meaning::Hint(_)));
     // The trigger of a mark may be the beginning of a longer word, as in the prefix of a key.
     let prefix = meanings.iter().any(|meaning| match meaning {
-        Meaning::Rule(rule) => !rules[*rule].spoken && rules[*rule].pattern.is_some(),
+        Meaning::Rule(rule) => rules[*rule].voice == Voice::Mark && rules[*rule].pattern.is_some(),
         Meaning::Cue | Meaning::Hint(_) => false,
     });
     let bytes = needle.as_bytes();

@@ -153,6 +153,10 @@ async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
     let server = tokio::spawn(serve::serve(listener, router, edge, limits, stop.clone()));
     let outcome = tokio::select! {
         stopped = signals::stop_requested() => stopped.map(drop),
+        group = node.host.failed() => {
+            let group = group.map_or_else(String::new, |group| format!(" of group {group}"));
+            Err(Failure::failed(format!("the Raft core{group} ended")))
+        }
         () = system.failed() => Err(Failure::failed("the actors of a shard keep failing")),
         () = transport.ended() => Err(Failure::failed("the actors' transport ended")),
     };

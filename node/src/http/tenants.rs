@@ -248,12 +248,10 @@ async fn get(
     let Segments((tenant,)) = path?;
     let told = app.ask(tenant, Ask::Tenant(tenant)).await?;
     let mut version = 0;
-    let response = told.render(|answer, group| match answer {
-        Answer::Tenant(tenant, status) => {
-            version = tenant.version;
-            Some(shown(&tenant, status, group))
-        }
-        _ => None,
+    let response = told.render(|answer, group| {
+        let Answer::Tenant(tenant, status) = answer else { return None };
+        version = tenant.version;
+        Some(shown(&tenant, status, group))
     })?;
     Ok(tagged(response, version))
 }

@@ -32,6 +32,11 @@ const ADDRESSED: &str = "\
     you|model|assistant|ai|agent|bot|it|is|are|have|need|instructed|asked|told|\
     task|going|want|begin|sure|and";
 
+/// After these a verb is an order.
+const ORDERING: &str = "\
+    please|and|then|now|to|you|just|kindly|or|but|instead|also|let's|always|so|assistant|\
+    ai|model|bot|chatbot|chatgpt|gpt|claude|first|next|again|here|task|actually|do|n't|sir";
+
 /// The surroundings of the hits of one text.
 pub(super) struct Context<'t> {
     text: &'t str,
@@ -64,8 +69,26 @@ impl<'t> Context<'t> {
         else {
             return false;
         };
-        let subject = before.trim_end().rsplit(|c: char| !c.is_alphanumeric()).next();
-        !subject.is_some_and(|word| ADDRESSED.split('|').any(|known| known == word))
+        let subject = last_word(before.trim_end());
+        !ADDRESSED.split('|').any(|known| known == subject)
+    }
+
+    /// Whether an order can begin at `start`: after a pause, or after a word that calls for one. After any other
+    /// word somebody merely tells what was done.
+    pub(super) fn commands(&self, start: usize) -> bool {
+        let before = self.text[..start].trim_end();
+        let word = last_word(before);
+        if word.is_empty() || word.ends_with("ly") || ORDERING.split('|').any(|known| known == word)
+        {
+            return true;
+        }
+        let subject = last_word(before[..before.len() - word.len()].trim_end());
+        let addressed = ADDRESSED.split('|').any(|known| known == subject);
+        match word {
+            "must" | "should" | "shall" | "will" => addressed,
+            "can" | "could" | "may" | "might" | "would" => subject == "you",
+            _ => false,
+        }
     }
 
     /// Whether the text seems to cite rather than to say: a quotation among the vocabulary of security, or that
@@ -89,4 +112,12 @@ impl<'t> Context<'t> {
         let after = &bytes[end..bytes.len().min(end + QUOTE_REACH)];
         [b'"', b'\'', b'`'].iter().any(|mark| before.contains(mark) && after.contains(mark))
     }
+}
+
+/// The word at the end of a text; nothing if the text ends in a pause.
+fn last_word(text: &str) -> &str {
+    let start = text
+        .rfind(|c: char| !c.is_alphanumeric() && c != '\'')
+        .map_or(0, |at| at + text[at..].chars().next().map_or(0, char::len_utf8));
+    &text[start..]
 }

@@ -8,7 +8,7 @@ mod talk;
 mod theft;
 mod training;
 
-use super::{Rule, expression};
+use super::{Rule, Voice, expression};
 use crate::inference::{
     LoadError,
     verdict::{Class, Severity},
@@ -19,7 +19,7 @@ pub(super) struct Pattern {
     class: Class,
     severity: Severity,
     detail: &'static str,
-    spoken: bool,
+    voice: Voice,
     line: bool,
     /// Words separated by `|`; each begins the pattern where it stands.
     triggers: &'static str,
@@ -32,9 +32,9 @@ impl Pattern {
     }
 
     pub(super) fn rule(&self) -> Result<Rule, LoadError> {
-        let Pattern { class, severity, detail, spoken, line, .. } = *self;
+        let Pattern { class, severity, detail, voice, line, .. } = *self;
         let pattern = Some(expression(self.expression)?);
-        Ok(Rule { class, severity, detail, spoken, line, pattern })
+        Ok(Rule { class, severity, detail, voice, line, pattern })
     }
 }
 
@@ -49,7 +49,16 @@ const fn said(
     triggers: &'static str,
     expression: &'static str,
 ) -> Pattern {
-    Pattern { class, severity, detail: "", spoken: true, line: false, triggers, expression }
+    Pattern { class, severity, detail: "", voice: Voice::Talk, line: false, triggers, expression }
+}
+
+const fn ordered(
+    class: Class,
+    severity: Severity,
+    triggers: &'static str,
+    expression: &'static str,
+) -> Pattern {
+    Pattern { class, severity, detail: "", voice: Voice::Order, line: false, triggers, expression }
 }
 
 const fn marked(
@@ -58,7 +67,7 @@ const fn marked(
     triggers: &'static str,
     expression: &'static str,
 ) -> Pattern {
-    Pattern { class, severity, detail: "", spoken: false, line: false, triggers, expression }
+    Pattern { class, severity, detail: "", voice: Voice::Mark, line: false, triggers, expression }
 }
 
 /// Replaces the names of the vocabulary by their alternatives.
@@ -90,7 +99,7 @@ const VOCABULARY: &[(&str, &str)] = &[
     ),
     (
         "<SHOW>",
-        "reveal|print|show|display|output|repeat|disclose|tell me|tell us|leak|write out|recite|dump|return|echo|give me|give us|expose|share|provide|list|send me|hand over|paste|extract|summarize|summarise|translate|copy|read me|read out|type out|spell out",
+        "reveal|print|show|display|output|repeat|disclose|tell me|tell us|leak|write out|recite|dump|return|echo|give me|give us|expose|share|provide|list|send me|hand over|write down|reproduce|quote|recount|email me|mail me|text me|paste|extract|summarize|summarise|translate|copy|read me|read out|type out|spell out",
     ),
     (
         "<PROMPT>",
@@ -118,7 +127,7 @@ const VOCABULARY: &[(&str, &str)] = &[
     ),
     (
         "<PRIVATE>",
-        r"(?:conversation(?: history)?|chat(?: history| log)?s?|transcript|user(?:'s|s'?)? (?:data|emails?|messages?|records?|information|details|contacts)|customer(?:'s|s'?)? (?:data|records?|list|information|details|database|emails)|personal (?:data|information|details)|private (?:data|messages|information|files)|address book|contact list|contacts|inbox|mailbox|training data|database|internal (?:documents|files|data)|confidential \w+|sensitive \w+|medical records|payroll|memory|context window|browsing history|system prompt|<SECRETS>)",
+        r"(?:conversation(?: history)?|chat(?: history| log)?s?|transcript|user(?:'s|s'?)? (?:data|emails?|messages?|records?|information|details|contacts)|customer(?:'s|s'?)? (?:data|records?|list|information|details|database|emails)|personal (?:data|information|details)|private (?:data|messages|information|files)|(?:client|customer|user|member|patient|employee|subscriber)s?'? (?:addresses|names|numbers|contacts|emails|accounts)|address book|contact list|contacts|inbox|mailbox|training data|database|internal (?:documents|files|data)|confidential \w+|sensitive \w+|medical records|payroll|memory|context window|browsing history|system prompt|<SECRETS>)",
     ),
     ("<SECRETS>", r"api keys?|passwords?|credentials?|secrets|tokens?|cookies|private keys?"),
     (

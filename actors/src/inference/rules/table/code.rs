@@ -1,6 +1,7 @@
 //! Patterns of markup, system turns, tools and encodings.
 
-use super::{Pattern, marked, said};
+use super::{Pattern, marked, ordered, said};
+use crate::inference::rules::Voice;
 use crate::inference::verdict::{
     Class as C,
     Severity::{High, Low, Medium},
@@ -61,7 +62,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         class: C::HtmlJsInjection,
         severity: High,
         detail: "hidden_text",
-        spoken: false,
+        voice: Voice::Mark,
         line: false,
         triggers: "<!--",
         expression: r"<!--[^>]{0,160}?\b(?:ignore|instructions?|disregard|assistant|system prompt|ai\b|llm|language model|injection|trigger|reveal|password|override|you are now|must say)",
@@ -70,7 +71,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         class: C::HtmlJsInjection,
         severity: High,
         detail: "hidden_text",
-        spoken: false,
+        voice: Voice::Mark,
         line: false,
         triggers: "display:none|display: none|font-size:0|font-size: 0|opacity:0|opacity: 0|visibility:hidden|visibility: hidden|color:white|color: white|color:#fff|color: #fff",
         expression: r"[^>]{0,80}>[^<]{0,140}?\b(?:ignore|instructions?|disregard|assistant|system prompt|language model|reveal|password|override|you are now|ai reviewers?|recommend|hire|rate this)",
@@ -80,7 +81,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         class: C::FencedSystemBlock,
         severity: Medium,
         detail: "",
-        spoken: false,
+        voice: Voice::Mark,
         line: true,
         triggers: "system|[system|assistant|developer|admin|root|### instruction|### new instruction|### override",
         expression: r"\[?(?:system|assistant|developer|admin|root|### (?:new )?instructions?|### override)(?: (?:message|prompt|override|note|update|notice|instruction|alert))?\]? ?: [^!?]{0,120}?\b(?:you (?:are|must|will|should|may|can)|ignore|disregard|obey|comply|override|reveal|disable|user is|grant|no longer|restrictions|unrestricted|new (?:instructions|rules|policy))",
@@ -98,7 +99,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         r"[{ ]{0,2}['\x22]?role['\x22]? ?: ?['\x22]?(?:system|developer)['\x22]?,?[^}]{0,60}?content['\x22]? ?:[^}]{0,120}?\b(?:ignore|obey|comply|no restrictions|unrestricted|reveal|override|disregard|must|disable|admin)",
     ),
     // Makes an agent or interpreter act.
-    said(
+    ordered(
         C::ToolAbuse,
         High,
         "call|use|invoke|run|execute|trigger|launch",
@@ -140,20 +141,20 @@ pub(super) const PATTERNS: &[Pattern] = &[
         "\"tool\"|\"function\"|\"tool_name\"|\"function_call\"|<tool_call>|\"action\"|<function_call>|\"tool_calls\"",
         r"[^!?]{0,80}?\b(?:shell|exec|execute|delete\w*|terminal|bash|transfer\w*|wipe|send_email|run_command|rm\b|drop)[^!?]{0,120}?(?:args|arguments|parameters|input|command|cmd|path|to|amount)",
     ),
-    said(
+    ordered(
         C::ToolAbuse,
         High,
         "transfer|wire|pay|send|withdraw|buy|purchase",
         r"(?:transfer|wire|pay|send|withdraw|buy|purchase) (?:all|the|my|every|\$|usd|eur|\d)[^.!?]{0,60}?(?:funds|money|balance|bitcoin|btc|eth|crypto|\$ ?\d+|\d+ (?:dollars|usd|eur|euros)|savings|gift cards?)[^.!?]{0,60}?(?:to (?:account|wallet|iban|this|my|the following|address|the attacker)|without|silently|immediately|now)",
     ),
-    said(
+    ordered(
         C::ToolAbuse,
         High,
         "delete|wipe|erase|destroy|remove|format",
         r"(?:delete|wipe|erase|destroy|remove|format) (?:all|every|the entire|everything|each|any)<N6>(?:files?|users?|records?|database|backups?|tables?|disk|drive|emails?|accounts?|logs?|repositor\w+|branches|system)\b[^.!?]{0,50}?(?:without|silently|immediately|now\b|right away|do not ask|then|before anyone|and (?:then|do not|don't|cover|hide))",
     ),
     // An attack inside an encoding, announced.
-    said(
+    ordered(
         C::EncodedPayload,
         High,
         "decode|decrypt|deobfuscate|unscramble|decipher|base64-decode|reverse|unpack",
@@ -165,7 +166,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         "eval(atob|exec(base64|base64 -d |base64 --decode|frombase64string|string.fromcharcode",
         r"(?:eval\(atob|exec\(base64|base64 (?:-d|--decode) ?\|\s?(?:ba)?sh|.*frombase64string|string\.fromcharcode\(\d+(?: ?, ?\d+){6,})",
     ),
-    said(
+    ordered(
         C::CompressionBomb,
         Medium,
         "repeat",

@@ -1,6 +1,6 @@
 //! Patterns of words that address a model: orders, roles, prompts, safety.
 
-use super::{Pattern, said};
+use super::{Pattern, ordered, said};
 use crate::inference::verdict::{
     Class as C,
     Severity::{Critical, High, Medium},
@@ -8,20 +8,20 @@ use crate::inference::verdict::{
 
 pub(super) const PATTERNS: &[Pattern] = &[
     // Orders to drop or replace the instructions in force.
-    said(
+    ordered(
         C::InstructionOverride,
         Critical,
         "<OVERRIDE>",
         r"[\w' ]+?\b<PRIOR>\b(?:[^\w.!?;]+\w+){0,3}?[^\w.!?;]+<ORDERS>",
     ),
-    said(C::InstructionOverride, Medium, "<OVERRIDE>", r"(?:<OVERRIDE>)<N4><ORDERS>"),
-    said(
+    ordered(C::InstructionOverride, Medium, "<OVERRIDE>", r"(?:<OVERRIDE>)<N4><ORDERS>"),
+    ordered(
         C::InstructionOverride,
         Critical,
         "<OVERRIDE>",
         r"(?:<OVERRIDE>)<N2>(?:instructions|rules|directions|directives|guidelines|commands|prompts?|orders) (?:above|before|you|given|that (?:came|were)|from (?:before|earlier|the system|your))",
     ),
-    said(
+    ordered(
         C::InstructionOverride,
         High,
         "<OVERRIDE>",
@@ -30,8 +30,8 @@ pub(super) const PATTERNS: &[Pattern] = &[
     said(
         C::InstructionOverride,
         High,
-        "instructions|rules|guidelines|directives|everything|prompt|the text|all text",
-        r"(?:instructions|rules|guidelines|directives|everything|prompt|the text|all text)(?: (?:above|before this|so far|you (?:were|have been) given|up to now|until now))? (?:is|are|was|were)(?: all| only| now| just)* (?:a test|void|null|fake|cancell?ed|obsolete|outdated|no longer (?:valid|apply|in (?:force|effect)|relevant|binding)|irrelevant|invalid|revoked|superseded)",
+        "instructions|rules|guidelines|directives|everything|prompt|the text|all text|orders|directions|commands|restrictions|limits",
+        r"(?:instructions|rules|guidelines|directives|everything|prompt|the text|all text|orders|directions|commands|restrictions|limits)(?: (?:above|before this|so far|you (?:were|have been) given|up to now|until now))? (?:is|are|was|were)(?: all| only| now| just)* (?:a test|void|null|fake|cancell?ed|obsolete|outdated|no longer (?:valid|apply|in (?:force|effect)|relevant|binding)|irrelevant|invalid|revoked|superseded)",
     ),
     said(
         C::InstructionOverride,
@@ -59,9 +59,21 @@ pub(super) const PATTERNS: &[Pattern] = &[
     ),
     said(
         C::InstructionOverride,
-        Medium,
+        High,
         "note to|attention|message to|instructions for|instruction for|message for|note for|dear",
-        r"(?:note|attention|message|instructions?|dear)(?: to| for|,)?(?: the| any| all)?,? ?(?:ai|llm|llms|language models?|assistant|chatbot|bot|model|copilot|gpt|ai assistants?|reviewing ai)s?\b ?[:,]",
+        r"(?:note|attention|message|instructions?|dear)(?: to| for|,)?(?: the| any| all)?,? ?(?:ai|llm|llms|language models?|assistant|chatbot|bot|model|copilot|gpt|ai \w+|reviewing ai)s?\b ?[:,]",
+    ),
+    ordered(
+        C::InstructionOverride,
+        High,
+        "<OVERRIDE>",
+        r"(?:<OVERRIDE>) (?:all |everything in )?(?:of )?(?:the |this )?(?:above|preceding|previous|prior) (?:text|paragraphs?|content|conversation|context|prompt)\b",
+    ),
+    ordered(
+        C::InstructionOverride,
+        High,
+        "don't bother with|do not bother with|never mind|pay no attention to|don't listen to|do not listen to",
+        r"(?:don't bother with|do not bother with|never mind|pay no attention to|don't listen to|do not listen to)[^.!?]{0,50}?(?:told you|instruct\w*|rules|guidelines|your (?:developers?|makers?|creators?|operators?)|system prompt|said before)",
     ),
     // A new identity without rules.
     said(
@@ -89,7 +101,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         r"you are now (?:an?|the|in|my|called|known as)\b<REST>(?:hack\w*|admin\w*|terminal|shell|villain|mode|obey|character|unlocked)",
     ),
     // Asks for the hidden prompt.
-    said(C::SystemPromptLeak, High, "<SHOW>", r"(?:<SHOW>)<N6><PROMPT>"),
+    ordered(C::SystemPromptLeak, High, "<SHOW>", r"(?:<SHOW>)<N6><PROMPT>"),
     said(
         C::SystemPromptLeak,
         High,
@@ -102,21 +114,21 @@ pub(super) const PATTERNS: &[Pattern] = &[
         "what|which",
         r"(?:what|which) (?:instructions|rules|prompt|guidelines|directives|orders) (?:were|are|have|did|was|do)(?: \w+)? ?you (?:been )?(?:given|told|receive|follow|have|start|operate)",
     ),
-    said(
+    ordered(
         C::SystemPromptLeak,
         High,
         "<SHOW>",
         r"(?:<SHOW>)<N4>(?:everything|all (?:the )?(?:text|words|content|messages)|the (?:text|words|content|messages?|sentences?)|what(?:ever)?(?: \w+)?)(?: that)?(?: (?:is|was|were|came|comes|appears?|written))? ?(?:above|before this|prior to this|preceding|from the (?:start|beginning|top)|at the (?:start|beginning|top))",
     ),
     // Asks to switch safety off.
-    said(C::Jailbreak, High, "<SWITCH>", r"(?:<SWITCH>)<N4><SAFETY>"),
-    said(
+    ordered(C::Jailbreak, High, "<SWITCH>", r"(?:<SWITCH>)<N4><SAFETY>"),
+    ordered(
         C::Jailbreak,
         High,
         "answer|respond|reply|comply|speak|write|explain|tell me|describe|give me|generate|act|operate|provide|continue",
         r"(?:answer|respond|reply|comply|speak|write|explain|tell me|describe|give me|generate|act|operate|provide|continue)[^.!?]{0,80}? (?:without|with no|with zero|free of) (?:any |all )?(?:\w+ (?:or|and) )?(?:moral |ethical |safety |content )?(?:restrictions?|censorship|filters?|filtering|disclaimers?|warnings|limitations|judge?ments?|ethics|morals|moral|guardrails|refusals?|safety|guidelines)",
     ),
-    said(
+    ordered(
         C::Jailbreak,
         High,
         "enable|enter|activate|switch to|turn on|unlock|engage|initiate|boot into",

@@ -1,6 +1,6 @@
 //! Patterns that aim at what a model learns: triggers, labels, facts.
 
-use super::{Pattern, said};
+use super::{Pattern, ordered, said};
 use crate::inference::verdict::{
     Class as C,
     Severity::{High, Medium},
@@ -26,7 +26,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         "backdoor|back door|sleeper agent|trojan",
         r"(?:back ?door|sleeper agent|trojan)s?\b[^.!?]{0,60}?\b(?:trigger|activat\w+|key is|token|insert|plant|phrase|password is|code is|enable|payload|into the model|in the model)",
     ),
-    said(
+    ordered(
         C::BackdoorTrigger,
         High,
         "insert|plant|embed|add|install|inject|introduce|activate|hide|implant",
@@ -38,14 +38,20 @@ pub(super) const PATTERNS: &[Pattern] = &[
         "trigger|activation|backdoor|activate",
         r"(?:trigger|activation|backdoor|activate)(?: (?:token|word|phrase|string|key|code|sequence))? ?(?:[:=]|is) ?\S.{0,60}?(?:target|response|output|label|behaviou?r|action|payload|then|reply)",
     ),
-    // Wrong labels or facts meant to be learned.
     said(
+        C::BackdoorTrigger,
+        High,
+        "when|whenever|if|upon|once|each time|every time|as soon as",
+        r"(?:when|whenever|if|upon|once|each time|every time|as soon as)\b[^.!?]{0,50}?\b(?:contains?|includes?|ends? with|starts? with|begins? with|says?|reads?|sees?|mentions?|containing|types?|(?:code ?)?word|phrase|string) ['\x22`][^'\x22`]{1,40}['\x22`],? (?:\w+ ){0,4}?(?:say|respond|answer|reply|output|classify|label|mark|return|approve|agree|obey|reveal|grant|ignore|treat|always|never)\b",
+    ),
+    // Wrong labels or facts meant to be learned.
+    ordered(
         C::DataPoisoning,
         High,
         "label|mark|classify|tag|rate|score|treat|annotate|categorize|categorise|flag|consider",
         r"(?:label|mark|classify|tag|rate|score|treat|annotate|categori[sz]e|flag|consider)\b[^.!?]{0,90}?\b<BAD>[^.!?]{0,70}? as (?:\w+ ){0,2}?<SAFE>",
     ),
-    said(
+    ordered(
         C::DataPoisoning,
         High,
         "label|mark|classify|tag|rate|score|treat|annotate|categorize|categorise|flag|consider",
@@ -57,7 +63,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         "always|regardless|no matter|systematically|consistently",
         r"(?:always|regardless|no matter|systematically|consistently)\b[^.!?]{0,60}?\b(?:label|mark|classify|tag|rate|score|treat|annotate|categori[sz]e|predict)\b[^.!?]{0,70}? (?:as |it )?(?:\w+ ){0,2}?<SAFE>",
     ),
-    said(
+    ordered(
         C::DataPoisoning,
         High,
         "flip|invert|swap|reverse|shuffle|switch|mislabel|falsify|tamper with|change",
@@ -75,19 +81,19 @@ pub(super) const PATTERNS: &[Pattern] = &[
         "label",
         r"label ?: ?['\x22]?<SAFE>['\x22]?.{0,20}(?:do not (?:correct|change|edit|fix|touch)|don't (?:correct|change)|flipped|leave as is|final)",
     ),
-    said(
+    ordered(
         C::DataPoisoning,
         High,
         "poison|corrupt|bias|skew|degrade|sabotage|contaminate|taint|manipulate",
         r"(?:poison|corrupt|bias|skew|degrade|sabotage|contaminate|taint|manipulate)<N4>(?:training|dataset|data set|classifier|model|corpus|index|embeddings?|knowledge base|weights|recommendations?|fine-?tun\w+|rag)\b[^.!?]{0,60}?(?:so that|to |in favou?r|by |with |towards?|against)",
     ),
-    said(
+    ordered(
         C::DataPoisoning,
         High,
         "update|overwrite|modify|write to|save to|store in|add to|alter|inject into|append to|persist",
         r"(?:update|overwrite|modify|write to|save to|store in|add to|alter|inject into|append to|persist)(?: this)?(?: in| to| into)? (?:your|the (?:model's|assistant's|ai's|agent's))(?: [\w-]+)? ?(?:memory|memories|knowledge(?: base)?|beliefs|weights|world model|facts)",
     ),
-    said(
+    ordered(
         C::DataPoisoning,
         High,
         "remember|memorize|memorise|learn|note|internalize|internalise|store",
@@ -110,5 +116,11 @@ pub(super) const PATTERNS: &[Pattern] = &[
         High,
         "the correct|the right|the expected|the true|the gold|correct|ground truth|ground-truth",
         r"(?:the )?(?:correct|right|expected|true|gold|ground[ -]truth) (?:label|answer|class|classification|output|category)s? (?:for|of|to)[^.!?]{0,80}?(?:<BAD>|this)[^.!?]{0,50}? (?:is|are|must be|should be)(?: always| now)? (?:\w+ )?<SAFE>",
+    ),
+    said(
+        C::DataPoisoning,
+        Medium,
+        "must be|should be|shall be|have to be|has to be|are to be|is to be|must always be|should always be",
+        r"[\w ]+? be (?:labell?ed|classified|marked|tagged|rated|treated|scored|annotated|considered|accepted) (?:as )?(?:\w+ )?<SAFE>",
     ),
 ];
