@@ -1,11 +1,15 @@
 //! What a command prints: tables for people at a terminal, JSON for everyone else.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::LazyLock;
 
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+/// Everything that moves on the terminal, so that two of them do not draw over each other.
+static PROGRESS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// The form of the results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -85,8 +89,8 @@ impl Output {
         if !self.shows_progress() {
             return ProgressBar::hidden();
         }
-        let bar = ProgressBar::new(length).with_message(what.to_owned());
-        let template = "{msg} {bar:40} {pos}/{len} {per_sec} {eta}";
+        let bar = PROGRESS.add(ProgressBar::new(length).with_message(what.to_owned()));
+        let template = "{msg} {bar:40} {pos}/{len} {eta}";
         match ProgressStyle::with_template(template) {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
@@ -98,7 +102,7 @@ impl Output {
         if !self.shows_progress() {
             return ProgressBar::hidden();
         }
-        let spinner = ProgressBar::new_spinner().with_message(what.to_owned());
+        let spinner = PROGRESS.add(ProgressBar::new_spinner().with_message(what.to_owned()));
         spinner.enable_steady_tick(std::time::Duration::from_millis(100));
         spinner
     }
