@@ -17,7 +17,7 @@ const PROBLEM_BYTES_MAX: usize = 4096;
 const MEMBERS: [&str; 8] =
     ["type", "title", "status", "detail", "instance", "code", "request_id", "retryable"];
 /// What must not be read in any error: our insides.
-const INSIDES: [&str; 6] = [".rs:", "panicked", "/root/", "RUST_BACKTRACE", "Err(", "serde"];
+const INSIDES: [&str; 6] = [".rs:", "panicked", "/.cargo/", "RUST_BACKTRACE", "Err(", "serde"];
 
 /// A request of which every byte is the caller's choice.
 #[derive(Debug, Clone)]
