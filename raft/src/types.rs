@@ -8,8 +8,8 @@ use protocol::Applied;
 use protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// The content of a log entry: an encoded [`protocol::Entry`]. Encoded once, by the proposer; the
-/// log and the network carry the same bytes.
+/// The content of a log entry: an encoded [`protocol::Entry`]. Encoded by the
+/// proposer; log and network wrap the bytes in frames of their own and do not look inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload(pub Bytes);
 
