@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use protocol::Time;
+use protocol::{Stamp, Steady, Time};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Shard time follows the wall clock by at most this share of the time that passes.
@@ -17,7 +17,7 @@ pub fn wall() -> Time {
 }
 
 /// Microseconds on the clock that never jumps and counts suspension.
-fn boot_us() -> u64 {
+pub(crate) fn boot_us() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
 }
@@ -32,25 +32,34 @@ pub struct ShardClock {
 #[derive(Debug)]
 struct State {
     shard_us: u64,
+    steady_us: u64,
     boot_us: u64,
 }
 
 impl ShardClock {
     /// The clock of an ownership that begins: not before what was applied, and not before the wall
     /// clock, so that a cluster that rested does not date its work to the day before.
+    /// Service time goes on where the last owner's was last applied.
     #[must_use]
-    pub fn open(applied: Time) -> Self {
+    pub fn open(applied: Time, steady: Steady) -> Self {
         let start = applied.max(wall());
-        let state = State { shard_us: start.0 * 1000, boot_us: boot_us() };
-        Self { state: Mutex::new(state) }
+        let (shard_us, steady_us) = (start.0 * 1000, steady.0 * 1000);
+        Self { state: Mutex::new(State { shard_us, steady_us, boot_us: boot_us() }) }
     }
 
     /// The shard's time now.
     #[must_use]
     pub fn now(&self) -> Time {
+        self.stamp().time
+    }
+
+    /// Both times of the shard now, for a tenant of UTC.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
         let mut state = self.state.lock().unwrap_or_else(|_| std::process::abort());
         state.advance(boot_us(), wall().0 * 1000);
-        Time(state.shard_us / 1000)
+        let (time, steady) = (Time(state.shard_us / 1000), Steady(state.steady_us / 1000));
+        Stamp { time, steady, offset_s: 0 }
     }
 }
 
@@ -58,6 +67,7 @@ impl State {
     fn advance(&mut self, boot_us: u64, wall_us: u64) {
         let passed = boot_us.saturating_sub(self.boot_us);
         self.boot_us = self.boot_us.max(boot_us);
+        self.steady_us += passed;
         let slew = passed / SLEW_DIVISOR;
         let steady = self.shard_us + passed;
         self.shard_us = wall_us.clamp(steady - slew, steady + slew);
@@ -71,18 +81,19 @@ mod tests {
     #[test]
     fn a_wall_clock_that_jumps_moves_shard_time_by_a_twentieth_of_the_time_passed() {
         let hour = 3_600_000_000;
-        let mut state = State { shard_us: 10 * hour, boot_us: 0 };
+        let mut state = State { shard_us: 10 * hour, steady_us: 7, boot_us: 0 };
         state.advance(1_000_000, 20 * hour);
         assert_eq!(state.shard_us, 10 * hour + 1_050_000);
         state.advance(2_000_000, hour);
         assert_eq!(state.shard_us, 10 * hour + 2_000_000);
         state.advance(2_000_000, 99 * hour);
         assert_eq!(state.shard_us, 10 * hour + 2_000_000);
+        assert_eq!(state.steady_us, 2_000_007);
     }
 
     #[test]
     fn a_steady_wall_clock_is_followed_exactly() {
-        let mut state = State { shard_us: 500, boot_us: 0 };
+        let mut state = State { shard_us: 500, steady_us: 0, boot_us: 0 };
         state.advance(1_000_000, 1_000_600);
         assert_eq!(state.shard_us, 1_000_600);
     }

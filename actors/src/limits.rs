@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use protocol::command::Policy;
+use protocol::limits::Policy;
 use protocol::peer::{Answer, Ask, LimitsView};
 use protocol::plans::Limits;
 use protocol::usage::Period;
@@ -136,7 +136,7 @@ async fn limits(
     let Some(tenant) = view.tenants.get(tenant) else {
         return Ok(Answer::Refused(Refusal::NotFound));
     };
-    let report = view.usage.report(tenant, Period::CurrentMonth, owned.clock.now());
+    let report = view.usage.report(tenant, Period::CurrentMonth, owned.clock.stamp());
     let limits = tenant.limits();
     Ok(Answer::Limits(Box::new(LimitsView { limits, rate_left, key_rate_left, report })))
 }

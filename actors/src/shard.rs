@@ -34,7 +34,7 @@ pub(crate) struct Owned {
 impl Owned {
     /// Replicates a command under this ownership.
     pub(crate) async fn propose(&self, command: Command, once: Option<Once>) -> Answered {
-        let proposal = Proposal { at: self.clock.now(), once, command };
+        let proposal = Proposal { at: self.clock.stamp(), once, command };
         let timer = figures().proposal_seconds.start_timer();
         let applied = self.group.propose(self.owner.epoch, proposal).await?;
         timer.observe_duration();
@@ -112,7 +112,10 @@ impl Actor for ShardSupervisor {
     ) -> Result<GroupId, ActorProcessingErr> {
         let Start { group, owner, router, workers } = start;
         let id = group.id();
-        let clock = ShardClock::open(group.view().time);
+        let clock = {
+            let view = group.view();
+            ShardClock::open(view.time, view.steady)
+        };
         let owned = Arc::new(Owned { group, owner, clock });
         let parent = me.get_cell();
         let (tenants, _) =

@@ -80,10 +80,9 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
             let rows = view.keys.after(*tenant, *after).take(bounded(*limit));
             Answer::Keys(rows.cloned().collect())
         }
-        Ask::Usage { tenant, period } => view
-            .tenants
-            .get(*tenant)
-            .map_or(missing, |tenant| Answer::Usage(view.usage.report(tenant, *period, now))),
+        Ask::Usage { tenant, period } => view.tenants.get(*tenant).map_or(missing, |tenant| {
+            Answer::Usage(view.usage.report(tenant, *period, owned.clock.stamp()))
+        }),
         Ask::Propose { .. }
         | Ask::Limits { .. }
         | Ask::Job(..)

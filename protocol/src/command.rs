@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::idempotency::Once;
 use crate::keys::{Key, Scope};
+use crate::limits::Policy;
 use crate::nodes::Node;
 use crate::owner::{Epoch, OpenOwner, Owner};
 use crate::tenants::Tenant;
-use crate::{KeyId, ReplicaId, TenantId, Time, jobs, keys, nodes, tenants, usage};
+use crate::{KeyId, ReplicaId, Stamp, TenantId, Time, jobs, keys, nodes, tenants, usage};
 
 /// Commands in one entry, at most.
 pub const PROPOSALS_MAX: usize = 256;
@@ -22,12 +23,20 @@ pub struct Entry {
     pub proposals: Vec<Proposal>,
 }
 
-/// A command with the moment it was made at, by the owner's shard time.
+/// A command with the moment it was made at, by the owner's clocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    pub at: Time,
+    pub at: Stamp,
     pub once: Option<Once>,
     pub command: Command,
+}
+
+impl Proposal {
+    /// A command that nobody promised to send only once.
+    #[must_use]
+    pub fn new(at: Stamp, command: Command) -> Self {
+        Self { at, once: None, command }
+    }
 }
 
 /// What is asked. A variant, once released, is never reordered, renamed or removed.
@@ -112,32 +121,6 @@ pub enum Refusal {
     BadToken,
     #[error("the cluster already has an operator key")]
     Initialised,
-}
-
-/// A limit by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Policy {
-    Rate,
-    KeyRate,
-    PerMonth,
-}
-
-impl Policy {
-    /// The name in the API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rate => "rate",
-            Self::KeyRate => "key_rate",
-            Self::PerMonth => "per_month",
-        }
-    }
-}
-
-impl std::fmt::Display for Policy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// Things that are counted against a bound.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Policies;
+
 /// The plans that are shipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Plan {
@@ -42,9 +44,16 @@ pub struct Overrides {
     pub burst: Override,
     pub key_rate: Override,
     pub key_burst: Override,
+    pub per_minute: Override,
+    pub per_day: Override,
     pub per_month: Override,
+    pub concurrency: Override,
+    pub budget: Override,
     pub max_documents: Override,
+    pub max_bytes: Override,
     pub max_backlog: Override,
+    /// Policies that count and never refuse; `None` leaves them to the plan.
+    pub shadow: Option<Policies>,
 }
 
 /// The limits in force. `None` is unlimited.
@@ -56,12 +65,24 @@ pub struct Limits {
     /// Requests per second of one key.
     pub key_rate: Option<u64>,
     pub key_burst: Option<u64>,
-    /// Units (documents) per calendar month, UTC.
+    /// Requests per minute.
+    pub per_minute: Option<u64>,
+    /// Requests per calendar day.
+    pub per_day: Option<u64>,
+    /// Units (documents) per calendar month.
     pub per_month: Option<u64>,
-    /// Documents in one job.
+    /// Requests that run at the same time.
+    pub concurrency: Option<u64>,
+    /// Money per calendar month, in cents.
+    pub budget: Option<u64>,
+    /// Documents in one request.
     pub max_documents: Option<u64>,
+    /// Bytes of one request's body.
+    pub max_bytes: Option<u64>,
     /// Documents waiting in all of the tenant's jobs.
     pub max_backlog: Option<u64>,
+    /// Policies that count and never refuse.
+    pub shadow: Policies,
 }
 
 impl Plan {
@@ -110,9 +131,15 @@ impl Plan {
             burst: Some(200),
             key_rate: Some(50),
             key_burst: Some(100),
+            per_minute: UNLIMITED,
+            per_day: UNLIMITED,
             per_month,
+            concurrency: UNLIMITED,
+            budget: UNLIMITED,
             max_documents: Some(10_000),
+            max_bytes: UNLIMITED,
             max_backlog: Some(1_000_000),
+            shadow: Policies::default(),
         }
     }
 }
@@ -127,9 +154,15 @@ impl Overrides {
             burst: self.burst.over(limits.burst),
             key_rate: self.key_rate.over(limits.key_rate),
             key_burst: self.key_burst.over(limits.key_burst),
+            per_minute: self.per_minute.over(limits.per_minute),
+            per_day: self.per_day.over(limits.per_day),
             per_month: self.per_month.over(limits.per_month),
+            concurrency: self.concurrency.over(limits.concurrency),
+            budget: self.budget.over(limits.budget),
             max_documents: self.max_documents.over(limits.max_documents),
+            max_bytes: self.max_bytes.over(limits.max_bytes),
             max_backlog: self.max_backlog.over(limits.max_backlog),
+            shadow: self.shadow.unwrap_or(limits.shadow),
         }
     }
 }

@@ -18,6 +18,71 @@ pub struct Month {
     pub month: u8,
 }
 
+/// Milliseconds that owners of a group have been in office. It runs at the pace of the owner's
+/// monotonic clock and stands still between two ownerships, so no wall clock can hurry it: what is
+/// refilled by it is never refilled too early.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
+pub struct Steady(pub u64);
+
+/// When a command was made, by the clocks of the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Stamp {
+    /// Shard time.
+    pub time: Time,
+    pub steady: Steady,
+    /// Seconds that the tenant's zone is east of UTC at `time`; 0 where no tenant is concerned.
+    pub offset_s: i32,
+}
+
+impl Steady {
+    /// Milliseconds from `earlier` to this; 0 when `earlier` is later.
+    #[must_use]
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Stamp {
+    /// A stamp of a command that concerns no tenant and no limit.
+    #[must_use]
+    pub fn at(time: Time) -> Self {
+        Self { time, ..Self::default() }
+    }
+
+    /// What the tenant's wall clock shows, as if its zone were UTC.
+    #[must_use]
+    pub fn local(self) -> Time {
+        Time(self.time.0.saturating_add_signed(i64::from(self.offset_s) * 1000))
+    }
+
+    /// The tenant's calendar month.
+    #[must_use]
+    pub fn month(self) -> Month {
+        self.local().month()
+    }
+
+    /// When the tenant's next month begins, should its zone keep the offset of now.
+    #[must_use]
+    pub fn month_ends(self) -> Time {
+        let local = self.month().next().start();
+        Time(local.0.saturating_add_signed(-i64::from(self.offset_s) * 1000))
+    }
+
+    /// The tenant's calendar day, counted from 1970-01-01.
+    #[must_use]
+    pub fn day(self) -> u64 {
+        self.local().0 / 86_400_000
+    }
+
+    /// The minute, counted from 1970-01-01T00:00 in the tenant's zone.
+    #[must_use]
+    pub fn minute(self) -> u64 {
+        self.local().0 / 60_000
+    }
+}
+
 impl Time {
     /// The moment `ms` milliseconds later; saturates at the end of representable time.
     #[must_use]

@@ -10,7 +10,7 @@ use openraft::raft::ReadPolicy;
 use openraft::{Instant as _, ServerState};
 use protocol::owner::{Epoch, OpenOwner, Owner};
 use protocol::{
-    Applied, Command, Effect, Entry, GroupId, NodeId, Proposal, ReplicaId, Reply, codec,
+    Applied, Command, Effect, Entry, GroupId, NodeId, Proposal, ReplicaId, Reply, Stamp, codec,
 };
 use tokio::sync::{broadcast, watch};
 use tracing::{debug, error, info};
@@ -309,8 +309,8 @@ fn publish(published: &watch::Sender<Leadership>, now: Leadership) {
 
 async fn open_owner(life: Life, term: u64, raft: &Raft, shared: &Shared) -> Option<Owner> {
     let open = OpenOwner { node: life.node, incarnation: life.incarnation, term };
-    let at = shared.view().time;
-    let proposal = Proposal { at, once: None, command: Command::OpenOwner(open) };
+    let at = Stamp::at(shared.view().time);
+    let proposal = Proposal::new(at, Command::OpenOwner(open));
     let entry = Entry { epoch: Epoch::default(), proposals: vec![proposal] };
     let payload = Payload(Bytes::from(codec::encode(&entry).ok()?));
     match raft.client_write(payload).await {

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use protocol::owner::{Epoch, OpenOwner, Owner};
 use protocol::{
-    Applied, Command, Digest, Effect, Entry, GroupId, Outcome, Proposal, Refusal, Reply, Time,
+    Applied, Command, Digest, Effect, Entry, GroupId, Outcome, Proposal, Refusal, Reply, Stamp,
+    Steady, Time,
 };
 
 pub mod idempotency;
@@ -30,6 +31,8 @@ pub struct Machine {
     group: GroupId,
     /// The newest time that a command carried. Never runs back.
     pub time: Time,
+    /// The newest service time that a command carried. Never runs back.
+    pub steady: Steady,
     pub owner: Option<Owner>,
     pub tenants: tenants::Book,
     pub keys: keys::Book,
@@ -55,6 +58,7 @@ impl Machine {
         Self {
             group,
             time: Time::default(),
+            steady: Steady::default(),
             owner: None,
             tenants: tenants::Book::default(),
             keys: keys::Book::default(),
@@ -76,7 +80,8 @@ impl Machine {
     pub fn apply(&mut self, index: u64, term: u64, entry: Entry) -> Changes {
         let mut changes = Changes::default();
         for proposal in entry.proposals {
-            self.time = self.time.max(proposal.at);
+            self.time = self.time.max(proposal.at.time);
+            self.steady = self.steady.max(proposal.at.steady);
             let applied = self.apply_one(index, term, entry.epoch, proposal, &mut changes.effects);
             changes.applied.push(applied);
         }
@@ -98,29 +103,36 @@ impl Machine {
             let refusal = Refusal::StaleOwner { got: epoch.0, now: self.epoch().0 };
             return fresh(index, Err(refusal));
         }
-        let now = self.time;
+        let now = Stamp { time: self.time, steady: self.steady, ..proposal.at };
         let Some(once) = proposal.once else {
-            return fresh(index, self.change(index, proposal.command, effects));
+            return fresh(index, self.change(index, now, proposal.command, effects));
         };
-        self.kept.forget_before(now);
+        self.kept.forget_before(now.time);
         if let Some(earlier) = self.kept.find(&once) {
             return earlier.unwrap_or_else(|refusal| fresh(index, Err(refusal)));
         }
-        let applied = fresh(index, self.change(index, proposal.command, effects));
-        self.kept.keep(now, once, &applied);
+        let applied = fresh(index, self.change(index, now, proposal.command, effects));
+        self.kept.keep(now.time, once, &applied);
         applied
     }
 
-    fn change(&mut self, index: u64, command: Command, effects: &mut Vec<Effect>) -> Outcome {
-        let now = self.time;
+    fn change(
+        &mut self,
+        index: u64,
+        now: Stamp,
+        command: Command,
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
         match command {
             Command::OpenOwner(_) => unreachable!("opened before epochs are compared"),
             Command::Marker | Command::Node(nodes::Asked::Mark) => self.mark(index),
-            Command::Tenant(tenant, command) => tenants::apply(self, now, tenant, command, effects),
-            Command::Key(tenant, command) => keys::apply(self, now, tenant, command),
+            Command::Tenant(tenant, command) => {
+                tenants::apply(self, now.time, tenant, command, effects)
+            }
+            Command::Key(tenant, command) => keys::apply(self, now.time, tenant, command),
             Command::Usage(tenant, command) => usage::apply(self, now, tenant, command),
             Command::Job(tenant, command) => jobs::apply(self, now, tenant, command, effects),
-            Command::Node(command) => nodes::apply(&mut self.nodes, now, command),
+            Command::Node(command) => nodes::apply(&mut self.nodes, now.time, command),
         }
     }
 
@@ -159,7 +171,7 @@ impl Machine {
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut hasher = rows::Hasher::new();
-        hasher.row(&(self.group, self.time, self.owner));
+        hasher.row(&(self.group, self.time, self.steady, self.owner));
         self.tenants.digest(&mut hasher);
         self.keys.digest(&mut hasher);
         self.jobs.digest(&mut hasher);

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
 use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
-use protocol::{Applied, Command, GroupId, NodeId, Proposal, ReplicaId, Reply, Time, codec};
+use protocol::{Applied, Command, GroupId, NodeId, Proposal, ReplicaId, Reply, Stamp, Time, codec};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -267,7 +267,7 @@ impl Host {
         if let Some(owner) = leadership.owned {
             let at = meta.view().time.max((self.clock)());
             let command = Command::Node(command.clone());
-            return meta.propose(owner.epoch, Proposal { at, once: None, command }).await;
+            return meta.propose(owner.epoch, Proposal::new(Stamp::at(at), command)).await;
         }
         let leader = leadership.leader.filter(|&leader| leader != self.life.node);
         let leader = leader.ok_or(not_leader)?;

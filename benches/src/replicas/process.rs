@@ -14,8 +14,8 @@ use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
 use protocol::owner::Epoch;
 use protocol::plans::{Override, Overrides, Plan};
 use protocol::{
-    ClusterId, Command, Digest, GroupId, Name, NodeId, Proposal, TenantId, Time, codec, tenants,
-    usage,
+    ClusterId, Command, Digest, GroupId, Name, NodeId, Proposal, Stamp, TenantId, Time, codec,
+    tenants, usage,
 };
 use raft::network::{Identity, Kind, Listener, Peer, Peers, Service, Services, ask_to_join};
 use raft::node::{JoinAnswer, JoinRequest, RaftService};
@@ -239,7 +239,7 @@ async fn write(group: Group, epoch: Epoch, until: Instant) -> Seen {
             return seen;
         }
         let command = Command::Usage(TENANT, usage::Command::Scan { documents: 1, tokens: 40 });
-        match group.propose(epoch, Proposal { at: wall(), once: None, command }).await {
+        match group.propose(epoch, Proposal::new(Stamp::at(wall()), command)).await {
             Ok(applied) => match applied.outcome {
                 Ok(_) => seen.success(since.elapsed()),
                 Err(refusal) => seen.error(|| refusal.to_string()),
@@ -269,6 +269,7 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
             per_month: unlimited,
             max_documents: unlimited,
             max_backlog: unlimited,
+            ..Overrides::default()
         },
         domain: None,
         region: None,
@@ -281,7 +282,7 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
         },
     };
     let command = Command::Tenant(TENANT, command);
-    let applied = group.propose(epoch, Proposal { at: wall(), once: None, command }).await?;
+    let applied = group.propose(epoch, Proposal::new(Stamp::at(wall()), command)).await?;
     applied.outcome?;
     Ok(())
 }

@@ -25,8 +25,7 @@ use super::query::{NoQuery, Order, Page, Query, Segments};
 const LIMIT_MAX: u64 = 1_000_000_000_000;
 const LIST: &str = "/v1/tenants";
 /// Limits that are part of the contract and not of this build.
-const LACKING: [&str; 6] =
-    ["per_minute", "per_day", "concurrency", "max_bytes", "retention_days", "weight"];
+const LACKING: [&str; 2] = ["retention_days", "weight"];
 const LACKING_WHY: &str = "this limit is not part of this build; null is accepted";
 
 type Named = Result<Segments<(TenantId,)>, Problem>;
@@ -82,9 +81,15 @@ fn overrides(object: &mut Object<'_, '_>) -> Option<Overrides> {
         burst: limit("burst"),
         key_rate: limit("key_rate"),
         key_burst: limit("key_burst"),
+        per_minute: limit("per_minute"),
+        per_day: limit("per_day"),
         per_month: limit("per_month"),
+        concurrency: limit("concurrency"),
+        budget: limit("budget"),
         max_documents: limit("max_documents"),
+        max_bytes: limit("max_bytes"),
         max_backlog: limit("max_backlog"),
+        shadow: None,
     };
     for name in LACKING {
         object.lacking(name, LACKING_WHY);
@@ -413,7 +418,21 @@ pub fn shown(tenant: &Tenant, status: Status, group: GroupId) -> wire::Tenant {
 
 /// Limits as the API shows them.
 pub fn limits(limits: &Limits) -> wire::Limits {
-    let Limits { rate, burst, key_rate, key_burst, per_month, max_documents, max_backlog } =
-        *limits;
-    wire::Limits { rate, burst, key_rate, key_burst, per_month, max_documents, max_backlog }
+    let Limits { rate, burst, key_rate, key_burst, per_minute, per_day, per_month, .. } = *limits;
+    let Limits { concurrency, budget, max_documents, max_bytes, max_backlog, shadow, .. } = *limits;
+    wire::Limits {
+        rate,
+        burst,
+        key_rate,
+        key_burst,
+        per_minute,
+        per_day,
+        per_month,
+        concurrency,
+        budget,
+        max_documents,
+        max_bytes,
+        max_backlog,
+        shadow: shadow.iter().map(|policy| policy.name().to_owned()).collect(),
+    }
 }

@@ -8,10 +8,10 @@ use crate::keys::{NewKey, Scopes};
 use crate::nodes::{self, Registration};
 use crate::owner::{Epoch, OpenOwner};
 use crate::plans::{Overrides, Plan};
-use crate::{Name, Time, tenants, usage};
+use crate::{Name, Stamp, Time, tenants, usage};
 
 fn entry(command: Command) -> Entry {
-    let proposal = Proposal { at: Time(1_795_219_200_123), once: None, command };
+    let proposal = Proposal::new(Stamp::at(Time(1_795_219_200_123)), command);
     Entry { epoch: Epoch(7), proposals: vec![proposal] }
 }
 

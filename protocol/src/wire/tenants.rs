@@ -4,15 +4,24 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// The limits in force; `null` is unlimited. Rates are per second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Limits {
     pub rate: Option<u64>,
     pub burst: Option<u64>,
     pub key_rate: Option<u64>,
     pub key_burst: Option<u64>,
+    pub per_minute: Option<u64>,
+    pub per_day: Option<u64>,
     pub per_month: Option<u64>,
+    pub concurrency: Option<u64>,
+    /// Cents per calendar month.
+    pub budget: Option<u64>,
     pub max_documents: Option<u64>,
+    pub max_bytes: Option<u64>,
     pub max_backlog: Option<u64>,
+    /// Policies that count and never refuse.
+    #[serde(default)]
+    pub shadow: Vec<String>,
 }
 
 /// A tenant.

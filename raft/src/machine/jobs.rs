@@ -10,7 +10,7 @@ use protocol::jobs::{
 };
 use protocol::tenants::Tenant;
 use protocol::usage::Usage;
-use protocol::{Effect, JobId, Outcome, Refusal, Reply, TenantId, Time};
+use protocol::{Effect, JobId, Outcome, Refusal, Reply, Stamp, TenantId};
 
 use super::Machine;
 use super::rows::Hasher;
@@ -71,7 +71,7 @@ impl Book {
 
 pub(super) fn apply(
     machine: &mut Machine,
-    now: Time,
+    now: Stamp,
     tenant: TenantId,
     command: Command,
     effects: &mut Vec<Effect>,
@@ -91,13 +91,13 @@ pub(super) fn apply(
 
 fn submit(
     machine: &mut Machine,
-    now: Time,
+    now: Stamp,
     tenant: TenantId,
     id: JobId,
     priority: Priority,
     tasks: Vec<TaskSpec>,
 ) -> Outcome {
-    let tenant = machine.tenants.admitted(tenant, now)?;
+    let tenant = machine.tenants.admitted(tenant, now.time)?;
     if machine.jobs.get(tenant.id, id).is_some() {
         return Err(Refusal::Exists);
     }
@@ -116,8 +116,8 @@ fn submit(
         id,
         priority,
         status: Status::Queued,
-        created_at: now,
-        updated_at: now,
+        created_at: now.time,
+        updated_at: now.time,
         counts: Counts { total, ..Counts::default() },
         tasks: tasks.into_iter().map(queued).collect(),
     };
@@ -145,13 +145,13 @@ fn check_size(book: &Book, tenant: &Tenant, documents: u64) -> Result<(), Refusa
 
 fn lease(
     machine: &mut Machine,
-    now: Time,
+    now: Stamp,
     tenant: TenantId,
     id: JobId,
     number: u32,
     worker: Worker,
 ) -> Outcome {
-    machine.tenants.admitted(tenant, now)?;
+    machine.tenants.admitted(tenant, now.time)?;
     let job = machine.jobs.jobs.get_mut(&(tenant, id)).ok_or(Refusal::NotFound)?;
     if job.status.is_terminal() {
         return Err(Refusal::JobEnded(job.status));
@@ -163,7 +163,7 @@ fn lease(
     if task.attempt >= TASK_ATTEMPTS_MAX {
         task.state = TaskState::Failed;
         job.counts.failed += task.documents;
-        job.updated_at = now;
+        job.updated_at = now.time;
         let documents = task.documents;
         settle(job);
         let (status, counts) = (job.status, job.counts);
@@ -176,7 +176,7 @@ fn lease(
     task.attempt += 1;
     task.state = TaskState::Leased(worker);
     job.status = Status::Running;
-    job.updated_at = now;
+    job.updated_at = now.time;
     Ok(Reply::Leased(Assignment {
         tenant,
         job: id,
@@ -189,7 +189,7 @@ fn lease(
 
 fn complete(
     machine: &mut Machine,
-    now: Time,
+    now: Stamp,
     tenant: TenantId,
     id: JobId,
     number: u32,
@@ -213,7 +213,7 @@ fn complete(
     job.counts.done += result.done;
     job.counts.failed += result.failed;
     job.counts.cached += result.cached;
-    job.updated_at = now;
+    job.updated_at = now.time;
     let documents = task.documents;
     settle(job);
     let (status, counts) = (job.status, job.counts);

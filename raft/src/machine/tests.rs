@@ -41,7 +41,8 @@ impl Script {
 
     fn entry(&mut self, epoch: Epoch, once: Option<Once>, command: Command, term: u64) -> String {
         self.index += 1;
-        let proposal = Proposal { at: Time(self.at), once, command };
+        let at = Stamp::at(Time(self.at));
+        let proposal = Proposal { at, once, command };
         let entry = Entry { epoch, proposals: vec![proposal] };
         self.log.push((term, entry.clone()));
         let changes = self.machine.apply(self.index, term, entry);
@@ -69,7 +70,8 @@ impl Script {
 
     fn usage(&self) -> String {
         let tenant = self.machine.tenants.get(ACME).unwrap();
-        let report = self.machine.usage.report(tenant, Period::CurrentMonth, Time(self.at));
+        let report =
+            self.machine.usage.report(tenant, Period::CurrentMonth, Stamp::at(Time(self.at)));
         let usage = report.usage;
         format!(
             "{} calls, {} documents, {} tokens, {} micros, {} units, {:?} left",

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use protocol::command::Policy;
+use protocol::limits::Policy;
 use protocol::tenants::Tenant;
 use protocol::time::Month;
 use protocol::usage::{Command, Period, Report, Usage};
-use protocol::{Outcome, Refusal, Reply, TenantId, Time};
+use protocol::{Outcome, Refusal, Reply, Stamp, TenantId};
 
 use super::Machine;
 use super::rows::Hasher;
@@ -20,7 +20,7 @@ pub struct Book {
 impl Book {
     /// What a tenant used in a period, and what is left of the current month's units.
     #[must_use]
-    pub fn report(&self, tenant: &Tenant, period: Period, now: Time) -> Report {
+    pub fn report(&self, tenant: &Tenant, period: Period, now: Stamp) -> Report {
         let (first, last) = period.months(now.month());
         let mut usage = Usage::default();
         for (_, month) in self.months.range((tenant.id, first)..=(tenant.id, last)) {
@@ -32,7 +32,7 @@ impl Book {
             usage,
             limit,
             remaining: limit.map(|limit| limit.saturating_sub(spent)),
-            resets_at: now.month().next().start(),
+            resets_at: now.month_ends(),
         }
     }
 
@@ -41,18 +41,18 @@ impl Book {
     }
 
     /// Refuses units that do not fit into the month.
-    pub(super) fn check(&self, tenant: &Tenant, units: u64, now: Time) -> Result<(), Refusal> {
+    pub(super) fn check(&self, tenant: &Tenant, units: u64, now: Stamp) -> Result<(), Refusal> {
         let Some(limit) = tenant.limits().per_month else { return Ok(()) };
         let used = self.spent(tenant.id, now.month());
         if used.saturating_add(units) > limit {
-            let resets_at = now.month().next().start();
+            let resets_at = now.month_ends();
             let policy = Policy::PerMonth;
             return Err(Refusal::Quota { policy, limit, used, wanted: units, resets_at });
         }
         Ok(())
     }
 
-    pub(super) fn add(&mut self, tenant: TenantId, now: Time, usage: &Usage) {
+    pub(super) fn add(&mut self, tenant: TenantId, now: Stamp, usage: &Usage) {
         self.months.entry((tenant, now.month())).or_default().add(usage);
     }
 
@@ -67,13 +67,13 @@ impl Book {
 
 pub(super) fn apply(
     machine: &mut Machine,
-    now: Time,
+    now: Stamp,
     tenant: TenantId,
     command: Command,
 ) -> Outcome {
     match command {
         Command::Scan { documents, tokens } => {
-            let tenant = machine.tenants.admitted(tenant, now)?;
+            let tenant = machine.tenants.admitted(tenant, now.time)?;
             let units = u64::from(documents);
             machine.usage.check(tenant, units, now)?;
             let used = Usage {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use protocol::nodes::{Command, Map, Registration, Secrets};
-use protocol::{ClusterId, Digest, Entry, GroupId, NodeId, Proposal, Time};
+use protocol::{ClusterId, Digest, Entry, GroupId, NodeId, Proposal, Stamp, Time};
 
 use super::*;
 use crate::machine::Machine;
@@ -36,7 +36,7 @@ impl Meta {
         self.index += 1;
         let epoch = self.machine.epoch();
         let command = protocol::Command::Node(command);
-        let proposals = vec![Proposal { at: Time(self.index), once: None, command }];
+        let proposals = vec![Proposal::new(Stamp::at(Time(self.index)), command)];
         let changes = self.machine.apply(self.index, 1, Entry { epoch, proposals });
         assert!(changes.applied[0].outcome.is_ok(), "{changes:?}");
     }
