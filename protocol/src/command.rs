@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::idempotency::Once;
+use crate::jobs::Worker;
 use crate::keys::{Key, Scope};
 use crate::limits::Policy;
 use crate::nodes::Node;
 use crate::owner::{Epoch, OpenOwner, Owner};
+use crate::peer::{LimitsView, Slab};
 use crate::tenants::Tenant;
-use crate::{KeyId, ReplicaId, Stamp, TenantId, Time, jobs, keys, nodes, tenants, usage};
+use crate::{KeyId, ReplicaId, Stamp, TenantId, Time, jobs, keys, limits, nodes, tenants, usage};
 
 /// Commands in one entry, at most.
 pub const PROPOSALS_MAX: usize = 256;
@@ -50,6 +52,9 @@ pub enum Command {
     Usage(TenantId, usage::Command),
     Job(TenantId, jobs::Command),
     Node(nodes::Command),
+    Limits(TenantId, limits::Command),
+    /// What a node held of any tenant's limits is lost: its lease is over.
+    Lapse(Worker),
 }
 
 /// What was answered.
@@ -80,6 +85,10 @@ pub enum Reply {
     },
     Replica(ReplicaId),
     Done,
+    /// The limits after they were spent.
+    Limits(Box<LimitsView>),
+    /// What a node may admit by itself.
+    Slab(Slab),
 }
 
 /// The domain declined; nothing changed.
@@ -110,9 +119,25 @@ pub enum Refusal {
     #[error("version is {now}, not {wanted}")]
     VersionMismatch { wanted: u64, now: u64 },
     #[error("{policy}: {used} of {limit} are used, {wanted} more do not fit")]
-    Quota { policy: Policy, limit: u64, used: u64, wanted: u64, resets_at: Time },
+    Quota {
+        policy: Policy,
+        limit: u64,
+        used: u64,
+        wanted: u64,
+        resets_at: Time,
+        retry_after_ms: u64,
+    },
     #[error("{policy}: more than {limit} per second")]
     Rate { policy: Policy, limit: u64, remaining: u64, retry_after_ms: u64 },
+    #[error("{running} of {limit} requests are running")]
+    Concurrency { limit: u64, running: u64 },
+    /// In millionths of a dollar.
+    #[error(
+        "{used} of {limit} millionths of the budget are spent or reserved, {wanted} more do not fit"
+    )]
+    Budget { limit: u64, used: u64, wanted: u64, retry_after_ms: u64 },
+    #[error("a newer request for requests was heard")]
+    StaleAsk,
     #[error("backlog is full: {waiting} of {limit} documents are waiting")]
     BacklogFull { waiting: u64, limit: u64 },
     #[error("{what}: {got} is more than {limit}")]
@@ -161,4 +186,6 @@ pub struct Applied {
 pub enum Effect {
     /// There are tasks to lease.
     Dispatch,
+    /// A policy in shadow mode would have refused.
+    Shadowed(Policy),
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Payer;
 use crate::{Digest, JobId, NodeId, TenantId, Time};
 
 /// Documents in one task, at most.
@@ -101,6 +102,11 @@ pub struct Worker {
     pub incarnation: u64,
 }
 
+impl Worker {
+    /// Before every other in order.
+    pub const LEAST: Self = Self { node: NodeId(0), incarnation: 0 };
+}
+
 /// What a finished task says of its documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskResult {
@@ -139,6 +145,8 @@ pub struct Job {
     pub id: JobId,
     pub priority: Priority,
     pub status: Status,
+    /// Price of a document when the job was submitted, in millionths of a dollar.
+    pub price_micros: u64,
     pub created_at: Time,
     pub updated_at: Time,
     pub counts: Counts,
@@ -160,7 +168,7 @@ impl Job {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// The inputs are already blobs on a quorum of the shard's replicas.
-    Submit { id: JobId, priority: Priority, tasks: Vec<TaskSpec> },
+    Submit { id: JobId, priority: Priority, tasks: Vec<TaskSpec>, payer: Payer },
     /// Gives a task to a worker under the next fencing number, whoever had it before.
     Lease { job: JobId, task: u32, worker: Worker },
     /// The result of an attempt; refused unless it is the newest.

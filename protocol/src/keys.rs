@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BadId, base62_of_bytes, bytes_of_base62};
+use crate::plans::Limits;
 use crate::{Digest, KeyId, Name, TenantId, Time};
 
 /// A key of a tenant begins so.
@@ -186,6 +187,31 @@ pub struct Key {
     pub scopes: Scopes,
     pub created_at: Time,
     pub expires_at: Option<Time>,
+}
+
+/// What one key may, beside what its tenant may. `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// Requests per second.
+    pub rate: Option<u64>,
+    pub burst: Option<u64>,
+    /// Requests per minute.
+    pub per_minute: Option<u64>,
+    /// Requests per calendar day.
+    pub per_day: Option<u64>,
+}
+
+impl Key {
+    /// The limits in force for this key of a tenant with these limits.
+    #[must_use]
+    pub fn limits(&self, tenant: &Limits) -> KeyLimits {
+        KeyLimits {
+            rate: tenant.key_rate,
+            burst: tenant.key_burst,
+            per_minute: None,
+            per_day: None,
+        }
+    }
 }
 
 /// A key that is to be made; the text stays with the caller.

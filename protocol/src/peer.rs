@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::idempotency::Once;
 use crate::jobs::{Assignment, Job, TaskResult, Worker};
 use crate::keys::{Key, Scopes};
-use crate::plans::Limits;
+use crate::limits::{self, Policy};
 use crate::tenants::{Status, Tenant};
 use crate::usage::{Period, Report};
-use crate::{Applied, Command, Digest, JobId, KeyId, TenantId};
+use crate::{Applied, Command, Digest, JobId, KeyId, Refusal, TenantId, Time};
 
 /// A question to the owner of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ pub enum Answer {
     Unknown,
     Caller(Box<Caller>),
     Applied(Box<Applied>),
-    Refused(crate::Refusal),
+    Refused(Refusal),
     Tenant(Box<Tenant>, Status),
     Tenants(Vec<(Tenant, Status)>),
     Key(Box<Key>),
@@ -97,15 +97,51 @@ pub struct Caller {
     pub scopes: Scopes,
 }
 
-/// The limits of a tenant and what is left of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The limits of a tenant and of one of its keys, and what is left of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsView {
-    pub limits: Limits,
-    /// Tokens in the tenant's bucket.
-    pub rate_left: Option<u64>,
-    /// Tokens in the key's bucket.
-    pub key_rate_left: Option<u64>,
-    pub report: Report,
+    /// Those with a limit.
+    pub states: Vec<LimitState>,
+    /// Shard time that they are true for.
+    pub at: Time,
+}
+
+/// One limit and what is left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitState {
+    pub policy: Policy,
+    pub scope: limits::Scope,
+    /// Requests per second of a rate; else the most that the window holds. Money in cents.
+    pub limit: u64,
+    /// What the bucket of a rate holds.
+    pub burst: Option<u64>,
+    /// Length of the window, where it has a fixed one.
+    pub window_s: Option<u64>,
+    pub used: u64,
+    /// Held by nodes, or for work that is not done.
+    pub reserved: u64,
+    pub remaining: u64,
+    /// Milliseconds until nothing is used any more, if nothing more is spent.
+    pub reset_ms: u64,
+    /// Counts and never refuses.
+    pub shadow: bool,
+}
+
+/// Requests that a node may admit by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slab {
+    /// More than before.
+    pub granted: u64,
+    /// What the node had left counts no more.
+    pub voided: bool,
+    /// Requests that the tightest policy has left beside all slabs.
+    pub room: u64,
+    /// The tightest policy; `None` when nothing limits.
+    pub policy: Option<Policy>,
+    /// Why nothing was granted.
+    pub denied: Option<Box<Refusal>>,
+    /// Milliseconds until the window ends that it was granted for.
+    pub window_ms: Option<u64>,
 }
 
 /// Work for a node's inference, sent by a coordinator.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Payer;
 use crate::time::Month;
 
 /// What one tenant used in one month.
@@ -85,5 +86,5 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Admits and meters a synchronous scan.
-    Scan { documents: u32, tokens: u64 },
+    Scan { documents: u32, tokens: u64, payer: Payer },
 }

@@ -14,6 +14,7 @@ use protocol::{
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
+pub mod limits;
 pub mod nodes;
 pub mod rows;
 pub mod tenants;
@@ -38,6 +39,7 @@ pub struct Machine {
     pub keys: keys::Book,
     pub jobs: jobs::Book,
     pub usage: usage::Book,
+    pub limits: limits::Book,
     pub kept: idempotency::Book,
     pub nodes: nodes::Book,
     /// Not state: what [`Command::Marker`] found, for comparing replicas.
@@ -64,6 +66,7 @@ impl Machine {
             keys: keys::Book::default(),
             jobs: jobs::Book::default(),
             usage: usage::Book::default(),
+            limits: limits::Book::default(),
             kept: idempotency::Book::default(),
             nodes: nodes::Book::default(),
             markers: VecDeque::new(),
@@ -130,8 +133,10 @@ impl Machine {
                 tenants::apply(self, now.time, tenant, command, effects)
             }
             Command::Key(tenant, command) => keys::apply(self, now.time, tenant, command),
-            Command::Usage(tenant, command) => usage::apply(self, now, tenant, command),
+            Command::Usage(tenant, command) => usage::apply(self, now, tenant, command, effects),
             Command::Job(tenant, command) => jobs::apply(self, now, tenant, command, effects),
+            Command::Limits(tenant, command) => limits::apply(self, now, tenant, command, effects),
+            Command::Lapse(worker) => limits::lapse(self, now, worker),
             Command::Node(command) => nodes::apply(&mut self.nodes, now.time, command),
         }
     }
@@ -176,6 +181,7 @@ impl Machine {
         self.keys.digest(&mut hasher);
         self.jobs.digest(&mut hasher);
         self.usage.digest(&mut hasher);
+        self.limits.digest(&mut hasher);
         self.kept.digest(&mut hasher);
         self.nodes.digest(&mut hasher);
         hasher.finish()

@@ -71,6 +71,9 @@ fn is_remembered(refusal: &Refusal) -> bool {
         | Refusal::Quota { .. }
         | Refusal::Rate { .. }
         | Refusal::BacklogFull { .. }
+        | Refusal::Concurrency { .. }
+        | Refusal::Budget { .. }
+        | Refusal::StaleAsk
         | Refusal::TooMany { .. }
         | Refusal::BadToken => false,
     }

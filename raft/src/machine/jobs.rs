@@ -8,11 +8,13 @@ use protocol::jobs::{
     Assignment, Command, Counts, JOB_DOCUMENTS_MAX, Job, Priority, Status, TASK_ATTEMPTS_MAX, Task,
     TaskResult, TaskSpec, TaskState, Worker,
 };
+use protocol::limits::Payer;
 use protocol::tenants::Tenant;
 use protocol::usage::Usage;
 use protocol::{Effect, JobId, Outcome, Refusal, Reply, Stamp, TenantId};
 
 use super::Machine;
+use super::limits::{self, Charge};
 use super::rows::Hasher;
 
 /// The jobs, by tenant and id.
@@ -77,8 +79,9 @@ pub(super) fn apply(
     effects: &mut Vec<Effect>,
 ) -> Outcome {
     match command {
-        Command::Submit { id, priority, tasks } => {
-            let reply = submit(machine, now, tenant, id, priority, tasks)?;
+        Command::Submit { id, priority, tasks, payer } => {
+            let submission = Submission { id, priority, tasks, payer };
+            let reply = submit(machine, now, tenant, submission, effects)?;
             effects.push(Effect::Dispatch);
             Ok(reply)
         }
@@ -89,23 +92,39 @@ pub(super) fn apply(
     }
 }
 
+struct Submission {
+    id: JobId,
+    priority: Priority,
+    tasks: Vec<TaskSpec>,
+    payer: Payer,
+}
+
 fn submit(
     machine: &mut Machine,
     now: Stamp,
     tenant: TenantId,
-    id: JobId,
-    priority: Priority,
-    tasks: Vec<TaskSpec>,
+    submission: Submission,
+    effects: &mut Vec<Effect>,
 ) -> Outcome {
-    let tenant = machine.tenants.admitted(tenant, now.time)?;
-    if machine.jobs.get(tenant.id, id).is_some() {
+    let Submission { id, priority, tasks, payer } = submission;
+    let row = machine.tenants.admitted(tenant, now.time)?;
+    if machine.jobs.get(tenant, id).is_some() {
         return Err(Refusal::Exists);
     }
     let total: u32 = tasks.iter().map(|task| task.documents).sum();
-    check_size(&machine.jobs, tenant, u64::from(total))?;
-    machine.usage.check(tenant, u64::from(total), now)?;
-
-    let tenant = tenant.id;
+    check_size(&machine.jobs, row, u64::from(total))?;
+    let price_micros = row.plan.unit_price_micros();
+    let micros = u64::from(total) * price_micros;
+    let charge = Charge {
+        key: payer.key,
+        requests: u64::from(payer.key.is_some()),
+        units: u64::from(total),
+        micros,
+        slot: payer.slot,
+        only: None,
+    };
+    limits::charge(machine, tenant, now, &charge, effects)?;
+    machine.limits.reserve(tenant, micros);
     let queued = |spec: TaskSpec| Task {
         input: spec.input,
         documents: spec.documents,
@@ -116,6 +135,7 @@ fn submit(
         id,
         priority,
         status: Status::Queued,
+        price_micros,
         created_at: now.time,
         updated_at: now.time,
         counts: Counts { total, ..Counts::default() },
@@ -166,7 +186,8 @@ fn lease(
         job.updated_at = now.time;
         let documents = task.documents;
         settle(job);
-        let (status, counts) = (job.status, job.counts);
+        let (status, counts, reserved) = (job.status, job.counts, job.price_micros);
+        machine.limits.settle(tenant, u64::from(documents) * reserved);
         machine.jobs.no_longer_waiting(tenant, documents);
         if status.is_terminal() {
             machine.jobs.close(tenant, id);
@@ -216,12 +237,12 @@ fn complete(
     job.updated_at = now.time;
     let documents = task.documents;
     settle(job);
-    let (status, counts) = (job.status, job.counts);
+    let (status, counts, price) = (job.status, job.counts, job.price_micros);
     if status.is_terminal() {
         machine.jobs.close(tenant, id);
     }
     machine.jobs.no_longer_waiting(tenant, documents);
-    let price = machine.tenants.get(tenant).map_or(0, |tenant| tenant.plan.unit_price_micros());
+    machine.limits.settle(tenant, u64::from(documents) * price);
     let used = Usage {
         documents: u64::from(result.done),
         cached: u64::from(result.cached),

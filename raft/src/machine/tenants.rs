@@ -119,6 +119,7 @@ pub(super) fn apply(
             machine.keys.remove_tenant(id);
             machine.jobs.remove_tenant(id);
             machine.usage.remove_tenant(id);
+            machine.limits.remove_tenant(id);
             return Ok(Reply::TenantDeleted);
         }
     }

@@ -3,6 +3,7 @@
 use protocol::idempotency::{KEPT_MS, Once};
 use protocol::jobs::{self, Blob, Priority, TASK_ATTEMPTS_MAX, TaskResult, TaskSpec, Worker};
 use protocol::keys::{NewKey, Scopes};
+use protocol::limits::Payer;
 use protocol::owner::OpenOwner;
 use protocol::plans::{Override, Overrides, Plan, TRIAL_MS};
 use protocol::usage::Period;
@@ -140,7 +141,14 @@ fn revoke(id: u32) -> Command {
 }
 
 fn scan(documents: u32) -> Command {
-    Command::Usage(ACME, usage::Command::Scan { documents, tokens: 10 * u64::from(documents) })
+    Command::Usage(
+        ACME,
+        usage::Command::Scan {
+            documents,
+            tokens: 10 * u64::from(documents),
+            payer: Payer::default(),
+        },
+    )
 }
 
 fn blob() -> Blob {
@@ -150,7 +158,10 @@ fn blob() -> Blob {
 fn submit(job: u128, tasks: &[u32]) -> Command {
     let tasks = tasks.iter().map(|&documents| TaskSpec { input: blob(), documents }).collect();
     let priority = Priority::Normal;
-    Command::Job(ACME, jobs::Command::Submit { id: JobId(job), priority, tasks })
+    Command::Job(
+        ACME,
+        jobs::Command::Submit { id: JobId(job), priority, tasks, payer: Payer::default() },
+    )
 }
 
 fn lease(job: u128, task: u32, node: u64) -> Command {

@@ -6,9 +6,10 @@ use protocol::limits::Policy;
 use protocol::tenants::Tenant;
 use protocol::time::Month;
 use protocol::usage::{Command, Period, Report, Usage};
-use protocol::{Outcome, Refusal, Reply, Stamp, TenantId};
+use protocol::{Effect, Outcome, Refusal, Reply, Stamp, TenantId};
 
 use super::Machine;
+use super::limits::{self, CENT_MICROS, Charge};
 use super::rows::Hasher;
 
 /// Usage by tenant and month.
@@ -47,9 +48,39 @@ impl Book {
         if used.saturating_add(units) > limit {
             let resets_at = now.month_ends();
             let policy = Policy::PerMonth;
-            return Err(Refusal::Quota { policy, limit, used, wanted: units, resets_at });
+            let retry_after_ms = resets_at.ms_since(now.time);
+            let wanted = units;
+            return Err(Refusal::Quota { policy, limit, used, wanted, resets_at, retry_after_ms });
         }
         Ok(())
+    }
+
+    /// Refuses money that does not fit into the month beside what is `reserved`.
+    pub(super) fn check_budget(
+        &self,
+        tenant: &Tenant,
+        reserved: u64,
+        micros: u64,
+        now: Stamp,
+    ) -> Result<(), Refusal> {
+        let Some(limit) = tenant.limits().budget else { return Ok(()) };
+        let limit = limit.saturating_mul(CENT_MICROS);
+        let used = self.cost(tenant.id, now).saturating_add(reserved);
+        if micros > 0 && used.saturating_add(micros) > limit {
+            let retry_after_ms = now.month_ends().ms_since(now.time);
+            return Err(Refusal::Budget { limit, used, wanted: micros, retry_after_ms });
+        }
+        Ok(())
+    }
+
+    /// Money spent in the month, in millionths of a dollar.
+    pub(super) fn cost(&self, tenant: TenantId, now: Stamp) -> u64 {
+        self.months.get(&(tenant, now.month())).map_or(0, |usage| usage.cost_micros)
+    }
+
+    /// Spends units of the month for nothing else.
+    pub(super) fn spend(&mut self, tenant: TenantId, now: Stamp, units: u64) {
+        self.add(tenant, now, &Usage { units, ..Usage::default() });
     }
 
     pub(super) fn add(&mut self, tenant: TenantId, now: Stamp, usage: &Usage) {
@@ -70,21 +101,25 @@ pub(super) fn apply(
     now: Stamp,
     tenant: TenantId,
     command: Command,
+    effects: &mut Vec<Effect>,
 ) -> Outcome {
     match command {
-        Command::Scan { documents, tokens } => {
-            let tenant = machine.tenants.admitted(tenant, now.time)?;
+        Command::Scan { documents, tokens, payer } => {
+            let row = machine.tenants.admitted(tenant, now.time)?;
             let units = u64::from(documents);
-            machine.usage.check(tenant, units, now)?;
-            let used = Usage {
-                calls: 1,
-                documents: units,
-                cached: 0,
-                tokens,
-                cost_micros: units * tenant.plan.unit_price_micros(),
+            let micros = units * row.plan.unit_price_micros();
+            let charge = Charge {
+                key: payer.key,
+                requests: u64::from(payer.key.is_some()),
                 units,
+                micros,
+                slot: payer.slot,
+                only: None,
             };
-            machine.usage.add(tenant.id, now, &used);
+            limits::charge(machine, tenant, now, &charge, effects)?;
+            let used =
+                Usage { calls: 1, documents: units, cached: 0, tokens, cost_micros: micros, units };
+            machine.usage.add(tenant, now, &used);
             Ok(Reply::Scanned)
         }
     }

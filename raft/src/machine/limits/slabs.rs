@@ -1,0 +1,164 @@
+//! Slabs: requests that a node may admit by itself.
+//!
+//! A slab is taken out of every policy of tenant and key before the node hears of it. The node says
+//! what it has left with its next ask, whose number is above that of the last: an ask that comes late
+//! or twice is refused, and what was granted to it and never heard of is simply not `left`.
+
+use protocol::jobs::Worker;
+use protocol::limits::Policy;
+use protocol::peer::Slab as Granted;
+use protocol::{Effect, KeyId, Outcome, Refusal, Reply, Stamp, TenantId};
+use serde::Serialize;
+
+use super::super::Machine;
+use super::ledger::{Ledger, Terms};
+use super::{parties, terms};
+
+/// A slab takes at most this share of what there is.
+const SHARE: u64 = 3;
+
+/// What a node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Slab {
+    /// Of the newest ask.
+    number: u64,
+    /// What it may have at most.
+    pub(super) left: u64,
+    minute: u64,
+    day: u64,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    pub(super) tenant: TenantId,
+    pub(super) key: KeyId,
+    pub(super) worker: Worker,
+    pub(super) number: u64,
+    pub(super) left: u64,
+}
+
+pub(super) fn grant(
+    machine: &mut Machine,
+    now: Stamp,
+    ask: Ask,
+    want: u64,
+    effects: &mut Vec<Effect>,
+) -> Outcome {
+    let tenant = machine.tenants.admitted(ask.tenant, now.time)?;
+    let parties = parties(machine, tenant, Some(ask.key))?;
+    let shadow = parties.limits.shadow;
+    let book = &mut machine.limits;
+    for (row, terms) in &parties.of {
+        book.ledgers.entry(*row).or_default().advance(terms, now);
+    }
+    let name = (ask.worker, ask.tenant, ask.key);
+    let held = book.slabs.get(&name).copied();
+    if held.is_some_and(|held| ask.number <= held.number) {
+        return Err(Refusal::StaleAsk);
+    }
+    let [minute, day] = {
+        let ledger = book.ledgers.get(&parties.of[0].0).copied().unwrap_or_default();
+        [ledger.minute.number, ledger.day.number]
+    };
+    // What was given for a window that is over is void; the node knows its end and agrees. So is
+    // what no row covers.
+    let by_minute = parties.of.iter().any(|(_, terms)| terms.per_minute.is_some());
+    let by_day = parties.of.iter().any(|(_, terms)| terms.per_day.is_some());
+    let fresh = |held: &Slab| {
+        (!by_minute || held.minute == minute)
+            && (!by_day || held.day == day)
+            && ask.left <= held.left
+    };
+    let kept = held.filter(fresh).map_or(0, |_| ask.left);
+    if let Some(held) = held {
+        for (row, _) in &parties.of {
+            let ledger = book.ledgers.entry(*row).or_default();
+            settle(ledger, &held, held.left - kept, 0);
+        }
+    }
+    let mut rooms: Vec<(u64, Policy, usize)> = Vec::new();
+    for (party, (row, terms)) in parties.of.iter().enumerate() {
+        let ledger = book.ledgers.entry(*row).or_default();
+        rooms.extend(ledger.rooms(terms).map(|(room, policy)| (room, policy, party)));
+    }
+    let tight = rooms.iter().filter(|(_, policy, _)| !shadow.has(*policy)).min().copied();
+    let room = tight.map_or(u64::MAX, |(room, ..)| room);
+    let granted = want.min((room / SHARE).max(1)).min(room);
+    let denied = tight.filter(|_| granted == 0 && want > 0).and_then(|(_, policy, party)| {
+        let (row, terms) = &parties.of[party];
+        book.ledgers.get(row)?.check(terms, policy, 1, now).err()
+    });
+    let shadowed = rooms.iter().filter(|(room, policy, _)| shadow.has(*policy) && *room < granted);
+    effects.extend(shadowed.map(|&(_, policy, _)| Effect::Shadowed(policy)));
+    for (row, _) in &parties.of {
+        let ledger = book.ledgers.entry(*row).or_default();
+        ledger.take(granted);
+        ledger.out += granted;
+        ledger.minute.reserved += granted;
+        ledger.day.reserved += granted;
+    }
+    let left = kept + granted;
+    book.slabs.insert(name, Slab { number: ask.number, left, minute, day });
+    Ok(Reply::Slab(Granted {
+        granted,
+        voided: kept < ask.left,
+        room: room - granted.min(room),
+        policy: tight.map(|(_, policy, _)| policy),
+        denied: denied.map(Box::new),
+        window_ms: match (by_minute, by_day) {
+            (true, _) => Some(60_000 - now.local().0 % 60_000),
+            (false, true) => Some(86_400_000 - now.local().0 % 86_400_000),
+            (false, false) => None,
+        },
+    }))
+}
+
+/// Of a slab, `spent` is gone and `back` is not out any more. Called at the present of the ledger.
+fn settle(ledger: &mut Ledger, held: &Slab, spent: u64, back: u64) {
+    ledger.out = ledger.out.saturating_sub(spent + back);
+    ledger.minute.settle(held.minute, spent, back);
+    ledger.day.settle(held.day, spent, back);
+}
+
+pub(super) fn give_back(machine: &mut Machine, now: Stamp, ask: Ask) -> Outcome {
+    let name = (ask.worker, ask.tenant, ask.key);
+    let Some(held) = machine.limits.slabs.get(&name).copied() else { return Ok(Reply::Done) };
+    if ask.number <= held.number {
+        return Err(Refusal::StaleAsk);
+    }
+    let back = ask.left.min(held.left);
+    for row in [(ask.tenant, None), (ask.tenant, Some(ask.key))] {
+        let terms = terms(machine, row).unwrap_or_default();
+        let ledger = machine.limits.ledgers.entry(row).or_default();
+        ledger.advance(&terms, now);
+        settle(ledger, &held, held.left - back, back);
+        ledger.put(&terms, back);
+    }
+    machine.limits.slabs.remove(&name);
+    Ok(Reply::Done)
+}
+
+/// All slabs of a node are lost. Their room is free again; of a window they stay reserved.
+pub(super) fn lapse(machine: &mut Machine, now: Stamp, worker: Worker) {
+    let from = (worker, TenantId(0), KeyId(0));
+    let of_worker = |((of, ..), _): &(&(Worker, TenantId, KeyId), &Slab)| *of == worker;
+    let rows: Vec<_> = machine
+        .limits
+        .slabs
+        .range(from..)
+        .take_while(of_worker)
+        .map(|(name, slab)| (*name, *slab))
+        .collect();
+    for (name, held) in rows {
+        let (_, tenant, key) = name;
+        for row in [(tenant, None), (tenant, Some(key))] {
+            let terms: Terms = terms(machine, row).unwrap_or_default();
+            // The offset of another tenant is not known here: windows move on with the next request.
+            let Some(ledger) = machine.limits.ledgers.get_mut(&row) else { continue };
+            ledger.refill(&terms, now);
+            ledger.out = ledger.out.saturating_sub(held.left);
+        }
+        machine.limits.slabs.remove(&name);
+    }
+}
