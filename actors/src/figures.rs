@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use protocol::limits::Policy;
 
 /// From one short text to a job of ten thousand.
 const SECONDS: [f64; 14] =
@@ -29,8 +30,56 @@ pub struct Figures {
     pub jobs_completed: IntCounterVec,
     /// Proposal to outcome, on the owner.
     pub proposal_seconds: Histogram,
-    /// Requests refused for their rate, by policy.
+    /// Requests refused for a limit, by policy.
     pub rate_limit_hits: IntCounterVec,
+    /// What policies in shadow mode would have refused.
+    pub shadowed: IntCounterVec,
+    /// Commit to confirmation by all holders, of what was called back.
+    pub recall_seconds: Histogram,
+    /// Of the grants.
+    pub grants: GrantFigures,
+}
+
+/// Counters of the front door. Those of the warm path are looked up once.
+#[derive(Debug)]
+pub struct GrantFigures {
+    /// Requests whose key was known here.
+    pub hits: IntCounter,
+    /// Requests whose owner had to be asked who it is.
+    pub misses: IntCounter,
+    /// Units admitted by this node out of a slab, or without a limit.
+    admitted: [IntCounter; 2],
+    decisions: IntCounterVec,
+}
+
+impl GrantFigures {
+    fn new() -> Self {
+        let opts = Opts::new("limit_decisions_total", "Limit decisions of this node");
+        let decisions = sound(IntCounterVec::new(opts, &["outcome", "policy"]));
+        let admitted =
+            ["none", "any"].map(|policy| decisions.with_label_values(&["admitted", policy]));
+        Self {
+            hits: counter("grant_hits_total", "Requests whose key was known here"),
+            misses: counter("grant_misses_total", "Requests whose owner was asked for the key"),
+            admitted,
+            decisions,
+        }
+    }
+
+    /// A request was admitted here.
+    pub fn admitted(&self, policy: Option<Policy>) {
+        self.admitted[usize::from(policy.is_some())].inc();
+    }
+
+    /// A request was refused, here or by its owner.
+    pub fn denied(&self, policy: Policy) {
+        self.decisions.with_label_values(&["denied", policy.name()]).inc();
+    }
+
+    /// A request was admitted by its owner.
+    pub fn admitted_by_owner(&self) {
+        self.decisions.with_label_values(&["admitted", "owner"]).inc();
+    }
 }
 
 /// The figures of this process.
@@ -52,7 +101,10 @@ impl Figures {
             job_seconds: timer("job_processing_duration_seconds", "Submission to the end"),
             jobs_completed: counters("jobs_completed_total", "Jobs that ended", "status"),
             proposal_seconds: timer("proposal_duration_seconds", "Proposal to outcome"),
-            rate_limit_hits: counters("rate_limit_hits_total", "Rates met", "policy"),
+            rate_limit_hits: counters("rate_limit_hits_total", "Limits met", "policy"),
+            shadowed: counters("limit_shadowed_total", "Shadow limits met", "policy"),
+            recall_seconds: timer("recall_duration_seconds", "Commit to confirmed everywhere"),
+            grants: GrantFigures::new(),
         }
     }
 
@@ -68,6 +120,11 @@ impl Figures {
             Box::new(self.jobs_completed.clone()),
             Box::new(self.proposal_seconds.clone()),
             Box::new(self.rate_limit_hits.clone()),
+            Box::new(self.shadowed.clone()),
+            Box::new(self.recall_seconds.clone()),
+            Box::new(self.grants.hits.clone()),
+            Box::new(self.grants.misses.clone()),
+            Box::new(self.grants.decisions.clone()),
         ]
     }
 }

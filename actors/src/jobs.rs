@@ -81,6 +81,7 @@ pub(crate) fn watch(owned: &Owned, coordinator: BoundedRef<Message>) {
                 effect = effects.recv() => match effect {
                     // One that was missed is seen in the state.
                     Ok(Effect::Dispatch) | Err(RecvError::Lagged(_)) => {}
+                    Ok(Effect::Shadowed(_)) => continue,
                     Err(RecvError::Closed) => return,
                 },
             }
@@ -297,7 +298,10 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
             let rows = jobs.into_iter().filter(beyond).take(bounded(limit)).map(row);
             Ok(Answer::Jobs(rows.collect()))
         }
-        Ask::Authenticate { .. }
+        Ask::Lease { .. }
+        | Ask::Close { .. }
+        | Ask::View { .. }
+        | Ask::Slab { .. }
         | Ask::Tenant(_)
         | Ask::Tenants { .. }
         | Ask::Key(..)

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::ask::{Answered, AskError, Request};
+use crate::pepper::Pepper;
 use crate::remote::{CallFailure, Envelope, PeerTransport, ReplyFrame};
 use crate::shard::Mailboxes;
 
@@ -80,6 +81,12 @@ impl Router {
     pub fn group_of(&self, tenant: TenantId) -> Option<GroupId> {
         let map = self.inner.host.map().borrow().clone()?;
         Some(map.shard_of(tenant))
+    }
+
+    /// What digests of secrets are keyed with, once the cluster map is known.
+    pub(crate) fn pepper(&self) -> Option<Pepper> {
+        let map = self.inner.host.map().borrow().clone()?;
+        Some(Pepper::new(&map.secrets.pepper))
     }
 
     /// From now on questions of a group that arrive here go to these mailboxes.
@@ -187,7 +194,7 @@ impl Router {
             Err(CallFailure::TooLarge { .. }) => Err(AskError::TooLarge),
             Ok(ReplyFrame::DeadlineExceeded | ReplyFrame::Internal) | Err(CallFailure::Unknown) => {
                 // A question changes nothing, so it may be asked again.
-                if matches!(ask, Ask::Propose { .. } | Ask::Finished { .. }) {
+                if matches!(ask, Ask::Propose { .. } | Ask::Finished { .. } | Ask::Slab { .. }) {
                     Err(AskError::Unknown { group })
                 } else {
                     Err(AskError::NoLeader { group })

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use protocol::idempotency::Once;
 use protocol::owner::Owner;
 use protocol::peer::{Answer, Ask};
-use protocol::{Command, GroupId, Proposal, Refusal};
+use protocol::{Command, GroupId, KeyId, Proposal, Refusal, Stamp, TenantId, keys, tenants, usage};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use raft::Group;
+use raft::machine::Machine;
 use tracing::{error, info};
 
 use crate::ask::{Answered, AskError, Request};
 use crate::bounded::{BoundedRef, NotSent};
 use crate::clock::ShardClock;
 use crate::figures::figures;
+use crate::grants::Grants;
 use crate::jobs::{self, JobCoordinatorActor, Workers};
+use crate::leases::Leases;
 use crate::limits::RateLimitActor;
 use crate::router::Router;
 use crate::slots::Nothing;
@@ -29,19 +32,67 @@ pub(crate) struct Owned {
     pub(crate) group: Group,
     pub(crate) owner: Owner,
     pub(crate) clock: ShardClock,
+    pub(crate) leases: Leases,
 }
 
 impl Owned {
-    /// Replicates a command under this ownership.
+    /// Both times of the shard now, and the tenant's offset from UTC.
+    pub(crate) fn stamp(&self, _view: &Machine, _tenant: TenantId) -> Stamp {
+        self.clock.stamp()
+    }
+
+    /// Replicates a command under this ownership. What takes rights away, or gives others, is
+    /// answered when no node goes by the old ones any more.
     pub(crate) async fn propose(&self, command: Command, once: Option<Once>) -> Answered {
-        let proposal = Proposal { at: self.clock.stamp(), once, command };
+        let (recall, payer) = (recall_of(&command), payer_of(&command));
+        let at = self.clock.stamp();
+        let proposal = Proposal { at, once, command };
         let timer = figures().proposal_seconds.start_timer();
         let applied = self.group.propose(self.owner.epoch, proposal).await?;
         timer.observe_duration();
         if let Err(Refusal::StaleOwner { .. }) = applied.outcome {
             return Err(AskError::NotOwner { group: self.group.id(), leader: None });
         }
-        Ok(Answer::Applied(Box::new(applied)))
+        if let Some(tenant) = recall {
+            // Also when it was refused or repeated: the first time may not have been acknowledged.
+            self.leases.recall(tenant).await;
+        }
+        let applied = Box::new(applied);
+        let Some((tenant, key)) = payer else { return Ok(Answer::Applied(applied)) };
+        let view = self.group.view();
+        let left = view.limits_view(tenant, Some(key), self.stamp(&view, tenant));
+        drop(view);
+        Ok(match left {
+            Some(left) => Answer::Counted(applied, Box::new(left)),
+            None => Answer::Applied(applied),
+        })
+    }
+}
+
+/// The key whose request a command is.
+fn payer_of(command: &Command) -> Option<(TenantId, KeyId)> {
+    match command {
+        Command::Usage(tenant, usage::Command::Scan { payer, .. })
+        | Command::Job(tenant, protocol::jobs::Command::Submit { payer, .. }) => {
+            Some((*tenant, payer.key?))
+        }
+        _ => None,
+    }
+}
+
+/// Whose views a command makes untrue: one tenant's, or everybody's.
+fn recall_of(command: &Command) -> Option<Option<TenantId>> {
+    match command {
+        Command::Tenant(_, tenants::Command::Create { .. })
+        | Command::Key(_, keys::Command::Create(_)) => None,
+        Command::Tenant(tenant, _) | Command::Key(tenant, _) => Some(Some(*tenant)),
+        Command::OpenOwner(_)
+        | Command::Marker
+        | Command::Usage(..)
+        | Command::Job(..)
+        | Command::Node(_)
+        | Command::Limits(..)
+        | Command::Lapse { .. } => None,
     }
 }
 
@@ -59,14 +110,14 @@ impl Mailboxes {
     pub(crate) fn deliver(&self, request: Request) -> Result<(), AskError> {
         let of_jobs = request.is_of_jobs();
         let sent = match &request.ask {
-            Ask::Propose { spend: Some(_), .. } | Ask::Limits { .. } => {
+            Ask::Limits { .. } | Ask::Lease { .. } | Ask::Close { .. } | Ask::Slab { .. } => {
                 self.limits.try_send(request)
             }
             Ask::Propose { .. } if of_jobs => self.jobs.try_send(jobs::Message::Request(request)),
             Ask::Job(..) | Ask::Jobs { .. } | Ask::Finished { .. } | Ask::Running { .. } => {
                 self.jobs.try_send(jobs::Message::Request(request))
             }
-            Ask::Authenticate { .. }
+            Ask::View { .. }
             | Ask::Propose { .. }
             | Ask::Tenant(_)
             | Ask::Tenants { .. }
@@ -94,6 +145,7 @@ pub(crate) struct Start {
     pub(crate) owner: Owner,
     pub(crate) router: Router,
     pub(crate) workers: Workers,
+    pub(crate) grants: Grants,
 }
 
 /// Watches the actors of one shard. When one fails, all go: they share an ownership, and the next
@@ -110,13 +162,14 @@ impl Actor for ShardSupervisor {
         me: ActorRef<Nothing>,
         start: Start,
     ) -> Result<GroupId, ActorProcessingErr> {
-        let Start { group, owner, router, workers } = start;
+        let Start { group, owner, router, workers, grants } = start;
         let id = group.id();
         let clock = {
             let view = group.view();
             ShardClock::open(view.time, view.steady)
         };
-        let owned = Arc::new(Owned { group, owner, clock });
+        let leases = Leases::new(id, owner.epoch, grants);
+        let owned = Arc::new(Owned { group, owner, clock, leases });
         let parent = me.get_cell();
         let (tenants, _) =
             Actor::spawn_linked(None, TenantActor, Arc::clone(&owned), parent.clone()).await?;
@@ -130,8 +183,7 @@ impl Actor for ShardSupervisor {
         .await?;
         let jobs = BoundedRef::new(jobs, REQUESTS_MAX);
         jobs::watch(&owned, jobs.clone());
-        let next = (tenants.clone(), jobs.clone());
-        let (limits, _) = Actor::spawn_linked(None, RateLimitActor, (owned, next), parent).await?;
+        let (limits, _) = Actor::spawn_linked(None, RateLimitActor, owned, parent).await?;
         let limits = BoundedRef::new(limits, REQUESTS_MAX);
         router.open(id, Mailboxes { group: id, tenants, limits, jobs });
         info!(group = %id, epoch = owner.epoch.0, "actors started");

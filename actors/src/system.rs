@@ -25,6 +25,7 @@ use tracing::{debug, error, info};
 use crate::ask::AskError;
 use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
+use crate::grants::{Grants, KIND_RECALL};
 use crate::jobs::Load;
 use crate::jobs::Workers;
 use crate::jobs::workers::{KIND_LOAD, KIND_WORK};
@@ -54,6 +55,7 @@ pub struct System {
     pub slots: Slots,
     pub blobs: Blobs,
     pub runner: Runner,
+    pub grants: Grants,
     failed: watch::Receiver<bool>,
 }
 
@@ -71,18 +73,21 @@ impl System {
         let runner = Runner::start(me, slots.clone(), blobs.clone(), router.clone());
         workers.set_runner(runner.clone());
         let (fail, failed) = watch::channel(false);
-        let start = (router.clone(), workers.clone(), fail);
+        let grants = Grants::new(me);
+        grants.start(router.clone());
+        let start = (router.clone(), workers.clone(), grants.clone(), fail);
         let (supervisor, _) = Actor::spawn(None, NodeSupervisor, start).await?;
         let supervisor = BoundedRef::new(supervisor, CHANGES_MAX);
         tokio::spawn(follow_groups(Arc::clone(&host), supervisor));
         tokio::spawn(publish_load(me, slots.clone(), runner.clone(), workers.clone()));
-        Ok(Self { host, router, workers, slots, blobs, runner, failed })
+        Ok(Self { host, router, workers, slots, blobs, runner, grants, failed })
     }
 
     /// Connects the tree with those of other nodes.
     pub fn connect(&self, transport: &Arc<dyn PeerTransport>) {
         self.router.set_transport(Arc::clone(transport));
         self.workers.set_transport(Arc::clone(transport));
+        self.grants.set_transport(Arc::clone(transport));
         let identity = self.host.peers().identity();
         let (slots, runner) = (self.slots.clone(), self.runner.clone());
         tokio::spawn(tell_load(identity.node, Arc::clone(transport), slots, runner));
@@ -110,6 +115,7 @@ struct Tree {
     me: ActorRef<Counted<Change>>,
     router: Router,
     workers: Workers,
+    grants: Grants,
     fail: watch::Sender<bool>,
     shards: BTreeMap<GroupId, Shard>,
     failures: BTreeMap<GroupId, u32>,
@@ -124,15 +130,15 @@ struct Shard {
 impl Actor for NodeSupervisor {
     type Msg = Counted<Change>;
     type State = Tree;
-    type Arguments = (Router, Workers, watch::Sender<bool>);
+    type Arguments = (Router, Workers, Grants, watch::Sender<bool>);
 
     async fn pre_start(
         &self,
         me: ActorRef<Self::Msg>,
-        (router, workers, fail): Self::Arguments,
+        (router, workers, grants, fail): Self::Arguments,
     ) -> Result<Tree, ActorProcessingErr> {
         let (shards, failures) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Tree { me, router, workers, fail, shards, failures })
+        Ok(Tree { me, router, workers, grants, fail, shards, failures })
     }
 
     async fn handle(
@@ -189,6 +195,7 @@ impl Tree {
             owner,
             router: self.router.clone(),
             workers: self.workers.clone(),
+            grants: self.grants.clone(),
         };
         let (actor, _) =
             Actor::spawn_linked(None, ShardSupervisor, start, self.me.get_cell()).await?;
@@ -303,6 +310,7 @@ pub struct Gate {
     router: Router,
     workers: Workers,
     runner: Runner,
+    grants: Grants,
 }
 
 impl Gate {
@@ -313,6 +321,7 @@ impl Gate {
             router: system.router.clone(),
             workers: system.workers.clone(),
             runner: system.runner.clone(),
+            grants: system.grants.clone(),
         }
     }
 
@@ -349,6 +358,13 @@ impl Inbound for Gate {
                 }
                 KIND_WORK => match codec::decode::<Work>(&envelope.payload) {
                     Ok(Work::Run(task)) => reply(&gate.runner.take(task)),
+                    Err(_) => ReplyFrame::Internal,
+                },
+                KIND_RECALL => match codec::decode(&envelope.payload) {
+                    Ok(recall) => {
+                        gate.grants.recalled(GroupId(envelope.shard), recall);
+                        ReplyFrame::Ok(Bytes::new())
+                    }
                     Err(_) => ReplyFrame::Internal,
                 },
                 _ => ReplyFrame::Unsupported { max_version: crate::remote::WIRE_VERSION },

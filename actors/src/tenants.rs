@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use protocol::peer::{Answer, Ask, Caller};
-use protocol::tenants::Tenant;
+use protocol::jobs::Worker;
+use protocol::keys::Key;
+use protocol::peer::{Admission, Answer, Ask, Caller, LeaseId, View};
+use protocol::plans::Limits;
+use protocol::tenants::{Status, Tenant};
 use protocol::{Digest, Refusal, TenantId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft::machine::Machine;
@@ -14,6 +17,11 @@ use crate::shard::Owned;
 
 /// Rows of one answer, whatever was asked for: an envelope is bounded.
 const ROWS_MAX: usize = 1000;
+
+/// Buckets that hold less are not divided into slabs.
+const SLABS_BURST_MIN: u64 = 32;
+/// Nor windows that hold less.
+const SLABS_WINDOW_MIN: u64 = 256;
 
 /// One per owned shard.
 pub(crate) struct TenantActor;
@@ -49,18 +57,44 @@ impl Actor for TenantActor {
 }
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
-    if let Ask::Propose { command, once, .. } = ask {
-        return owned.propose(*command, once).await;
+    match ask {
+        Ask::Propose { command, once, .. } => owned.propose(*command, once).await,
+        Ask::View { worker, lease, tenant, digest } => {
+            view_of_key(owned, worker, lease, tenant, digest).await
+        }
+        ask => {
+            let view = owned.group.read().await?;
+            Ok(look_up(owned, &view, &ask))
+        }
+    }
+}
+
+/// A view for a node with a lease. The lease stands for the quorum: while it is in force, no other
+/// owner has acknowledged anything that takes a right away. That there is no such key is another
+/// matter: it may have been made elsewhere.
+async fn view_of_key(
+    owned: &Owned,
+    worker: Worker,
+    lease: LeaseId,
+    tenant: TenantId,
+    digest: Digest,
+) -> Answered {
+    // Noted before the state is read, so that what changes it later is called back.
+    if !owned.leases.note(worker, lease, tenant) {
+        return Ok(Answer::NoLease);
+    }
+    let known = authenticate(owned, &owned.group.view(), tenant, digest);
+    if known != Answer::Unknown {
+        return Ok(known);
     }
     let view = owned.group.read().await?;
-    Ok(look_up(owned, &view, &ask))
+    Ok(authenticate(owned, &view, tenant, digest))
 }
 
 fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
     let now = owned.clock.now();
     let missing = Answer::Refused(Refusal::NotFound);
     match ask {
-        Ask::Authenticate { tenant, digest } => authenticate(owned, view, *tenant, *digest),
         Ask::Tenant(tenant) => view
             .tenants
             .get(*tenant)
@@ -81,9 +115,13 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
             Answer::Keys(rows.cloned().collect())
         }
         Ask::Usage { tenant, period } => view.tenants.get(*tenant).map_or(missing, |tenant| {
-            Answer::Usage(view.usage.report(tenant, *period, owned.clock.stamp()))
+            Answer::Usage(view.usage.report(tenant, *period, owned.stamp(view, tenant.id)))
         }),
         Ask::Propose { .. }
+        | Ask::View { .. }
+        | Ask::Lease { .. }
+        | Ask::Close { .. }
+        | Ask::Slab { .. }
         | Ask::Limits { .. }
         | Ask::Job(..)
         | Ask::Jobs { .. }
@@ -98,14 +136,38 @@ fn authenticate(owned: &Owned, view: &Machine, tenant: TenantId, digest: Digest)
     else {
         return Answer::Unknown;
     };
-    Answer::Caller(Box::new(Caller {
-        tenant: row.clone(),
-        status: row.status(now),
-        key: key.id,
-        key_name: key.name.to_string(),
-        key_prefix: key.prefix.clone(),
-        scopes: key.scopes,
+    let status = row.status(now);
+    let trial_ends = row.trial_ends_at.filter(|_| status == Status::Trial);
+    let ends = [trial_ends, key.expires_at].into_iter().flatten().min();
+    Answer::View(Box::new(View {
+        admission: admission(&row.limits(), key),
+        // Shard time may run a twentieth faster than the node's clock.
+        ends_ms: ends.map(|end| end.ms_since(now) / 20 * 19),
+        caller: Caller {
+            tenant: row.clone(),
+            status,
+            key: key.id,
+            key_name: key.name.to_string(),
+            key_prefix: key.prefix.clone(),
+            scopes: key.scopes,
+        },
     }))
+}
+
+/// Small limits are not divided: what one node holds would be missing on the others.
+fn admission(limits: &Limits, key: &Key) -> Admission {
+    let of_key = key.limits(limits);
+    let burst = |rate: Option<u64>, burst: Option<u64>| rate.map(|rate| burst.unwrap_or(rate));
+    let buckets = [burst(limits.rate, limits.burst), burst(of_key.rate, of_key.burst)];
+    let windows = [limits.per_minute, limits.per_day, of_key.per_minute, of_key.per_day];
+    let buckets = buckets.into_iter().flatten().min();
+    let windows = windows.into_iter().flatten().min();
+    match (buckets, windows) {
+        (None, None) => Admission::Unlimited,
+        (Some(bucket), _) if bucket < SLABS_BURST_MIN => Admission::Owner,
+        (_, Some(window)) if window < SLABS_WINDOW_MIN => Admission::Owner,
+        _ => Admission::Slabs,
+    }
 }
 
 pub(crate) fn bounded(limit: u32) -> usize {

@@ -14,6 +14,7 @@ pub mod health;
 pub mod jobs;
 pub mod json;
 pub mod keys;
+pub mod limits;
 pub mod metrics;
 pub mod openapi;
 pub mod query;
@@ -40,6 +41,7 @@ pub fn routes(app: App) -> Result<axum::Router, serde_json::Error> {
     let table = operations
         .merge(tenants::routes())
         .merge(keys::routes())
+        .merge(limits::routes())
         .merge(scan::routes())
         .merge(jobs::routes())
         .merge(usage::routes())

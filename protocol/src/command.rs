@@ -54,7 +54,11 @@ pub enum Command {
     Node(nodes::Command),
     Limits(TenantId, limits::Command),
     /// What a node held of any tenant's limits is lost: its lease is over.
-    Lapse(Worker),
+    Lapse {
+        worker: Worker,
+        /// Numbers of the requests that it still runs, in order.
+        running: Vec<u64>,
+    },
 }
 
 /// What was answered.

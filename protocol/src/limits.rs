@@ -68,6 +68,12 @@ impl std::fmt::Display for Policy {
 pub struct Policies(u16);
 
 impl Policies {
+    /// Those that count requests and are refilled with time.
+    #[must_use]
+    pub fn of_requests() -> Self {
+        [Policy::Rate, Policy::KeyRate, Policy::PerMinute, Policy::PerDay].into_iter().collect()
+    }
+
     /// Whether the policy is in the set.
     #[must_use]
     pub fn has(self, policy: Policy) -> bool {

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::idempotency::Once;
 use crate::jobs::{Assignment, Job, TaskResult, Worker};
 use crate::keys::{Key, Scopes};
-use crate::limits::{self, Policy};
+use crate::limits::{self, Policies, Policy};
+use crate::owner::Epoch;
 use crate::tenants::{Status, Tenant};
 use crate::usage::{Period, Report};
 use crate::{Applied, Command, Digest, JobId, KeyId, Refusal, TenantId, Time};
@@ -13,16 +14,35 @@ use crate::{Applied, Command, Digest, JobId, KeyId, Refusal, TenantId, Time};
 /// A question to the owner of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
-    /// Who holds this key? Linearizable: after a revocation was acknowledged, nobody.
-    Authenticate {
+    /// A node wants to hold views and slabs of the group, or to go on holding them. Linearizable.
+    Lease {
+        worker: Worker,
+        held: Option<LeaseId>,
+        /// Numbers of requests that the node still runs, when it holds nothing else.
+        running: Vec<u64>,
+    },
+    /// The node holds nothing of the group any more.
+    Close {
+        worker: Worker,
+        lease: LeaseId,
+    },
+    /// Who holds this key? True until the lease is over or the owner calls it back.
+    View {
+        worker: Worker,
+        lease: LeaseId,
         tenant: TenantId,
         digest: Digest,
     },
-    /// Do this. `spend` names the key whose request it is, when it counts against the rates.
+    /// A node wants requests to admit by itself.
+    Slab {
+        lease: LeaseId,
+        tenant: TenantId,
+        command: limits::Command,
+    },
+    /// Do this.
     Propose {
         command: Box<Command>,
         once: Option<Once>,
-        spend: Option<(TenantId, KeyId)>,
     },
     Tenant(TenantId),
     /// Tenants of this shard in order of id, beyond `after`.
@@ -41,9 +61,10 @@ pub enum Ask {
         tenant: TenantId,
         period: Period,
     },
+    /// Without a key, those of the tenant alone.
     Limits {
         tenant: TenantId,
-        key: KeyId,
+        key: Option<KeyId>,
     },
     Job(TenantId, JobId),
     Jobs {
@@ -67,13 +88,40 @@ pub enum Ask {
     },
 }
 
+impl LimitsView {
+    /// The limit that refuses first: of these policies the one with the least left. Those in shadow
+    /// mode refuse nothing.
+    #[must_use]
+    pub fn tightest(&self, policies: Policies) -> Option<&LimitState> {
+        let counts = |state: &&LimitState| policies.has(state.policy) && !state.shadow;
+        self.states.iter().filter(counts).min_by_key(|state| state.remaining)
+    }
+}
+
+impl Ask {
+    /// A command that nobody promised to send only once.
+    #[must_use]
+    pub fn propose(command: Box<Command>) -> Self {
+        Self::Propose { command, once: None }
+    }
+}
+
 /// An answer of an owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// No such key; the same for every reason.
     Unknown,
-    Caller(Box<Caller>),
+    Lease {
+        id: LeaseId,
+        /// What was held before counts no more.
+        fresh: bool,
+    },
+    /// The lease is not in force.
+    NoLease,
+    View(Box<View>),
     Applied(Box<Applied>),
+    /// The same for a request that is counted, with what its limits have left.
+    Counted(Box<Applied>, Box<LimitsView>),
     Refused(Refusal),
     Tenant(Box<Tenant>, Status),
     Tenants(Vec<(Tenant, Status)>),
@@ -81,6 +129,7 @@ pub enum Answer {
     Keys(Vec<Key>),
     Usage(Report),
     Limits(Box<LimitsView>),
+    Slab(Slab),
     Job(Box<Job>),
     Jobs(Vec<Job>),
     Noted,
@@ -125,6 +174,40 @@ pub struct LimitState {
     pub reset_ms: u64,
     /// Counts and never refuses.
     pub shadow: bool,
+}
+
+/// A lease of one ownership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseId {
+    pub epoch: Epoch,
+    pub number: u64,
+}
+
+/// What a node may know of a key while its lease is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    pub caller: Caller,
+    pub admission: Admission,
+    /// Milliseconds for which it holds at most: a trial or a key ends then.
+    pub ends_ms: Option<u64>,
+}
+
+/// How requests of a key are admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admission {
+    /// Nothing limits them.
+    Unlimited,
+    /// By the node, out of slabs.
+    Slabs,
+    /// Each by the owner: the limits are too small to be divided.
+    Owner,
+}
+
+/// What an owner calls back from nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recall {
+    /// `None` is every tenant of the group.
+    pub tenant: Option<TenantId>,
 }
 
 /// Requests that a node may admit by itself.

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod error;
 pub mod jobs;
 pub mod keys;
+pub mod limits;
 pub mod scan;
 pub mod tenants;
 pub mod usage;

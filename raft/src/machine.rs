@@ -136,7 +136,7 @@ impl Machine {
             Command::Usage(tenant, command) => usage::apply(self, now, tenant, command, effects),
             Command::Job(tenant, command) => jobs::apply(self, now, tenant, command, effects),
             Command::Limits(tenant, command) => limits::apply(self, now, tenant, command, effects),
-            Command::Lapse(worker) => limits::lapse(self, now, worker),
+            Command::Lapse { worker, running } => limits::lapse(self, now, worker, &running),
             Command::Node(command) => nodes::apply(&mut self.nodes, now.time, command),
         }
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use futures::future::{BoxFuture, try_join_all};
 use protocol::keys::{NewKey, Scopes};
+use protocol::limits::Payer;
 use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
 use protocol::owner::Epoch;
 use protocol::plans::{Override, Overrides, Plan};
@@ -238,7 +239,8 @@ async fn write(group: Group, epoch: Epoch, until: Instant) -> Seen {
         if since >= until {
             return seen;
         }
-        let command = Command::Usage(TENANT, usage::Command::Scan { documents: 1, tokens: 40 });
+        let scan = usage::Command::Scan { documents: 1, tokens: 40, payer: Payer::default() };
+        let command = Command::Usage(TENANT, scan);
         match group.propose(epoch, Proposal::new(Stamp::at(wall()), command)).await {
             Ok(applied) => match applied.outcome {
                 Ok(_) => seen.success(since.elapsed()),

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use actors::figures::figures;
+use actors::pepper::Pepper;
 use actors::remote::ClusterTransport;
 use actors::{AskError, System};
 use aes_gcm_siv::aead::{Aead as _, KeyInit as _};
@@ -11,21 +13,27 @@ use axum::Json;
 use axum::extract::FromRef;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hmac::{Hmac, Mac};
 use protocol::idempotency::Once;
+use protocol::limits::Policy;
 use protocol::nodes::Map;
-use protocol::peer::{Answer, Ask};
-use protocol::{Applied, Digest, GroupId, KeyId, NodeId, Refusal, Reply, TenantId};
+use protocol::peer::{Answer, Ask, LimitsView};
+use protocol::{Applied, Digest, GroupId, NodeId, Refusal, Reply, TenantId};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::context::Edge;
 use super::error::{Code, Limited, Problem};
 use super::headers::Served;
+use super::limits;
 use super::query::CursorKey;
 
 /// Marks the answer to a request that was made before under the same Idempotency-Key.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// When somebody else's request may be over.
+const SLOT_WAIT_MS: u64 = 1_000;
+/// Millionths of a dollar in a cent.
+const CENT_MICROS: u64 = 10_000;
 
 /// The state of the route table.
 #[derive(Clone, Debug)]
@@ -77,13 +85,15 @@ impl Told {
         if let Answer::Refused(refusal) = &self.answer {
             return Err(refused(refusal.clone()).served(self.served(None)));
         }
-        let Answer::Applied(applied) = self.answer.clone() else {
-            return Err(Problem::new(Code::Internal));
+        let (applied, left) = match self.answer.clone() {
+            Answer::Applied(applied) => (applied, None),
+            Answer::Counted(applied, left) => (applied, Some(left)),
+            _ => return Err(Problem::new(Code::Internal)),
         };
         let Applied { index, outcome, replayed } = *applied;
         let served = self.served(Some(index));
         match outcome {
-            Ok(reply) => Ok(Written { reply, replayed, served, group: self.group }),
+            Ok(reply) => Ok(Written { reply, replayed, served, group: self.group, left }),
             Err(refusal) => Err(refused(refusal).served(served)),
         }
     }
@@ -97,6 +107,8 @@ pub struct Written {
     pub replayed: Option<Option<Vec<u8>>>,
     pub group: GroupId,
     served: Served,
+    /// What the limits of a counted request have left.
+    left: Option<Box<LimitsView>>,
 }
 
 impl Written {
@@ -105,6 +117,9 @@ impl Written {
         let mut response = (status, Json(body)).into_response();
         if self.replayed.is_some() {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
+        if let Some(left) = &self.left {
+            limits::announce(response.headers_mut(), left);
         }
         response.extensions_mut().insert(self.served);
         response
@@ -136,7 +151,7 @@ impl App {
 
     /// Keyed SHA-256 with a purpose, over parts that cannot run into each other.
     pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Result<Digest, Problem> {
-        Ok(Digest(keyed(&self.map()?.secrets.pepper, purpose, parts)))
+        Ok(Pepper::new(&self.map()?.secrets.pepper).digest(purpose, parts))
     }
 
     /// The key that cursors are signed with.
@@ -195,18 +210,6 @@ impl Wish {
     }
 }
 
-fn keyed(pepper: &[u8; 32], purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
-    // HMAC pads a short key with zeros to the block of its hash.
-    let mut block = [0; 64];
-    block[..pepper.len()].copy_from_slice(pepper);
-    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new(&block.into());
-    for part in [purpose.as_bytes()].iter().chain(parts) {
-        mac.update(&(part.len() as u64).to_be_bytes());
-        mac.update(part);
-    }
-    mac.finalize().into_bytes().into()
-}
-
 /// What a client is told when no owner answered.
 pub fn unanswered(error: &AskError) -> Problem {
     use super::error::Outcome;
@@ -240,14 +243,11 @@ pub fn refused(refusal: Refusal) -> Problem {
         Refusal::VersionMismatch { .. } => Problem::new(Code::PreconditionFailed).detail(detail),
         Refusal::BadToken => Problem::new(Code::Conflict).detail(detail),
         Refusal::TooMany { limit, got, .. } => Problem::too_large(limit, got).detail(detail),
-        Refusal::Quota { policy, limit, used, resets_at, .. } => {
-            let wait = resets_at.ms_since(actors::clock::wall());
-            let remaining = limit.saturating_sub(used);
-            limited(Code::QuotaExceeded, policy.name(), limit, remaining, wait)
-        }
-        Refusal::Rate { policy, limit, remaining, retry_after_ms } => {
-            limited(Code::RateLimited, policy.name(), limit, remaining, retry_after_ms)
-        }
+        Refusal::Quota { .. }
+        | Refusal::Rate { .. }
+        | Refusal::Concurrency { .. }
+        | Refusal::Budget { .. } => over_limit(&refusal),
+        Refusal::StaleAsk => Problem::new(Code::Conflict).detail(detail),
         Refusal::BacklogFull { waiting, limit } => {
             let remaining = limit.saturating_sub(waiting);
             limited(Code::QueueFull, "max_backlog", limit, remaining, 5_000)
@@ -255,11 +255,32 @@ pub fn refused(refusal: Refusal) -> Problem {
     }
 }
 
+/// What a client is told whose request a limit has no room for.
+fn over_limit(refusal: &Refusal) -> Problem {
+    let (policy, code, limit, remaining, wait_ms) = match *refusal {
+        Refusal::Quota { policy, limit, used, retry_after_ms, .. } => {
+            (policy, Code::QuotaExceeded, limit, limit.saturating_sub(used), retry_after_ms)
+        }
+        Refusal::Rate { policy, limit, remaining, retry_after_ms } => {
+            (policy, Code::RateLimited, limit, remaining, retry_after_ms)
+        }
+        Refusal::Concurrency { limit, running } => {
+            let remaining = limit.saturating_sub(running);
+            (Policy::Concurrency, Code::ConcurrencyExceeded, limit, remaining, SLOT_WAIT_MS)
+        }
+        Refusal::Budget { limit, used, retry_after_ms, .. } => {
+            let left = limit.saturating_sub(used) / CENT_MICROS;
+            (Policy::Budget, Code::PlanLimit, limit / CENT_MICROS, left, retry_after_ms)
+        }
+        _ => return Problem::new(Code::Internal),
+    };
+    figures().grants.denied(policy);
+    figures().rate_limit_hits.with_label_values(&[policy.name()]).inc();
+    limited(code, policy.name(), limit, remaining, wait_ms)
+}
+
 fn limited(code: Code, policy: &str, limit: u64, remaining: u64, retry_after_ms: u64) -> Problem {
     let reset_s = retry_after_ms.div_ceil(1000);
     let policy = policy.to_owned();
     Problem::limited(code, Limited { policy, limit, remaining, reset_s, retry_after_ms })
 }
-
-/// The spend that a tenant's own key makes; operators spend nothing.
-pub type Spend = Option<(TenantId, KeyId)>;

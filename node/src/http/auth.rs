@@ -1,14 +1,19 @@
 //! Who is calling, and may they: extractors that a handler names before everything else, so that the
 //! credential is checked before query, headers and body are looked at.
 
+use std::sync::Arc;
+
+use actors::grants::{Held, NoPass, Pass};
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use protocol::keys::{ApiKey, Scope, is_admin_key};
-use protocol::peer::{self, Answer, Ask};
+use protocol::keys::{Scope, is_admin_key};
+use protocol::limits::Payer;
+use protocol::peer;
 use protocol::tenants::Status;
 use protocol::{TenantId, keys};
 
-use super::app::{App, Spend, Wish};
+use super::app::{App, Wish};
 use super::context::Context;
 use super::error::{Code, Problem};
 use super::headers::{self, Credential, X_TENANT_ID};
@@ -22,19 +27,30 @@ pub const KEYS_WRITE: u8 = Scope::KeysWrite as u8;
 pub const USAGE_READ: u8 = Scope::UsageRead as u8;
 /// Every key may.
 pub const ANY: u8 = u8::MAX;
+/// Every key of a tenant that may work.
+pub const WORK: u8 = u8::MAX - 1;
 
 /// A caller on a route of tenants whose key has the scope `S`; or an operator, who names the tenant.
 #[derive(Debug)]
 pub struct Caller<const S: u8> {
     pub tenant: TenantId,
     /// `None` is an operator.
-    pub key: Option<Box<peer::Caller>>,
+    pub key: Option<Arc<Pass>>,
 }
 
 impl<const S: u8> Caller<S> {
-    /// Whose request counts against the rates.
-    pub fn spend(&self) -> Spend {
-        self.key.as_ref().map(|caller| (caller.tenant.id, caller.key))
+    /// Who pays for the work. A slot is held for as long as the second of the pair lives.
+    pub fn payer(&self, app: &App) -> (Payer, Option<Held>) {
+        let Some(pass) = &self.key else { return (Payer::default(), None) };
+        let held = app.system.grants.hold_slot(pass);
+        let slot = held.as_ref().map(Held::slot);
+        (Payer { key: Some(pass.key), slot }, held)
+    }
+
+    /// Refuses at once what the owner would refuse, by what it said last.
+    pub fn check_dry(&self, app: &App) -> Result<(), Problem> {
+        let dry = self.key.as_ref().and_then(|pass| app.system.grants.dry(pass));
+        dry.map_or(Ok(()), |refusal| Err(super::app::refused(refusal)))
     }
 
     /// The scopes that this caller can give away.
@@ -167,16 +183,19 @@ fn operators_tenant(named: Result<Option<&str>, Problem>) -> Result<TenantId, Pr
     TenantId::parse(text).map_err(|_| Problem::not_found())
 }
 
-async fn authenticate(app: &App, credential: &Credential) -> Result<Box<peer::Caller>, Problem> {
-    let key = ApiKey::parse(credential.expose()).map_err(|_| Problem::unauthenticated())?;
-    let digest = app.digest("key", &[key.text().as_bytes()])?;
-    let ask = Ask::Authenticate { tenant: key.tenant(), digest };
-    let answer = app.ask(key.tenant(), ask).await?.answer;
-    if answer == Answer::Unknown {
-        return Err(Problem::unauthenticated());
-    }
-    let Answer::Caller(caller) = answer else { return Err(Problem::new(Code::Internal)) };
-    Ok(caller)
+async fn authenticate(app: &App, credential: &Credential) -> Result<Arc<Pass>, Problem> {
+    let pass = app.system.grants.authenticate(credential.expose()).await;
+    pass.map_err(|no| match no {
+        NoPass::Unknown => Problem::unauthenticated(),
+        NoPass::Unanswered(error) => super::app::unanswered(&error),
+    })
+}
+
+/// The key of a caller again, after its owner has called back what was known of it.
+pub async fn again(app: &App, headers: &HeaderMap) -> Result<Arc<Pass>, Problem> {
+    let pass = authenticate(app, &Credential::read(headers)?).await?;
+    admit::<WORK>(&pass)?;
+    Ok(pass)
 }
 
 /// State before scope. A suspended tenant still reads who it is and what it used.

@@ -8,7 +8,7 @@ mod code;
 
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::wire::error as wire;
 pub use protocol::wire::error::{Mistake, Outcome};
@@ -61,6 +61,21 @@ pub struct Limited {
     pub reset_s: u64,
     /// After this long a client that is alone is admitted.
     pub retry_after_ms: u64,
+}
+
+impl Limited {
+    fn announce(&self, headers: &mut HeaderMap) {
+        let Self { policy, limit, remaining, reset_s, .. } = self;
+        let window = match policy.as_str() {
+            "rate" | "key_rate" => ";w=1",
+            "per_minute" => ";w=60",
+            "per_day" => ";w=86400",
+            _ => "",
+        };
+        let policies = format!("\"{policy}\";q={limit}{window}");
+        let state = format!("\"{policy}\";r={remaining};t={reset_s}");
+        super::limits::insert(headers, &policies, &state);
+    }
 }
 
 impl Problem {
@@ -234,6 +249,9 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(wait) = self.wait_ms() {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.div_ceil(1000)));
+        }
+        if let Some(limited) = &self.more.limit {
+            limited.announce(headers);
         }
         if self.code == Code::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

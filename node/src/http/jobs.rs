@@ -87,12 +87,16 @@ async fn submit(
     if let Some(limit) = limit.filter(|&limit| documents.len() as u64 > limit) {
         return Err(Problem::too_large(limit, documents.len() as u64));
     }
+    if wish.key.is_none() {
+        caller.check_dry(&app)?;
+    }
     let tasks = store(&app, &caller, documents, priority).await?;
+    let (payer, _held) = caller.payer(&app);
     let id = JobId(uuid::Uuid::now_v7().as_u128());
-    let command = Command::Submit { id, priority, tasks };
+    let command = Command::Submit { id, priority, tasks, payer };
     let command = protocol::Command::Job(caller.tenant, command);
     let once = app.once(&wish, None)?;
-    let ask = Ask::Propose { command: Box::new(command), once, spend: caller.spend() };
+    let ask = Ask::Propose { command: Box::new(command), once };
     let written = app.ask(caller.tenant, ask).await?.written()?;
     let Reply::Job(job) = written.reply.clone() else { return Err(Problem::new(Code::Internal)) };
     let body = wire::Submitted {

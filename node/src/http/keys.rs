@@ -15,6 +15,7 @@ use super::app::App;
 use super::auth::{ANY, Caller, Idempotency, KEYS_READ, KEYS_WRITE, USAGE_READ};
 use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Object};
+use super::limits;
 use super::openapi::ProblemResponse;
 use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments};
 use super::tenants;
@@ -71,31 +72,20 @@ async fn me(State(app): State<App>, caller: Caller<ANY>, _: NoQuery) -> Result<R
     let Some(key) = caller.key else {
         return Err(Problem::malformed("an operator is not a tenant's key; use /v1/tenants"));
     };
-    let told = app.ask(tenant, Ask::Limits { tenant, key: key.key }).await?;
+    let told = app.ask(tenant, Ask::Limits { tenant, key: Some(key.key) }).await?;
     told.render(|answer, group| {
         let Answer::Limits(view) = answer else { return None };
-        let state = |policy: &str, scope: &str, limit, remaining| tenants_wire::LimitState {
-            policy: policy.to_owned(),
-            scope: scope.to_owned(),
-            limit,
-            remaining,
-        };
-        let limits = view.limits;
         Some(tenants_wire::Me {
             scopes: scope_names(key.scopes),
             plan: key.tenant.plan.name().to_owned(),
             tenant: tenants::shown(&key.tenant, key.status, group),
             key: tenants_wire::MyKey {
                 key_id: key.key.0,
-                name: key.key_name,
-                key_prefix: key.key_prefix,
+                name: key.key_name.clone(),
+                key_prefix: key.key_prefix.clone(),
                 scopes: scope_names(key.scopes),
             },
-            limits: vec![
-                state("rate", "tenant", limits.rate, view.rate_left),
-                state("key_rate", "key", limits.key_rate, view.key_rate_left),
-                state("per_month", "tenant", limits.per_month, view.report.remaining),
-            ],
+            limits: view.states.iter().map(limits::left).collect(),
         })
     })
 }
@@ -148,9 +138,7 @@ async fn make(
     let new = NewKey { name, digest, prefix: api_key.prefix(), scopes, expires_at: None };
     let command = protocol::Command::Key(caller.tenant, Command::Create(new));
     let once = app.once(&wish, Some(api_key.text()))?;
-    let told = app
-        .ask(caller.tenant, Ask::Propose { command: Box::new(command), once, spend: None })
-        .await?;
+    let told = app.ask(caller.tenant, Ask::Propose { command: Box::new(command), once }).await?;
     let written = told.written()?;
     let Reply::Key(key) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
@@ -268,9 +256,7 @@ async fn revoke(
     let Segments((key,)) = path?;
     let command = protocol::Command::Key(caller.tenant, Command::Revoke(key));
     let once = app.once(&wish, None)?;
-    let told = app
-        .ask(caller.tenant, Ask::Propose { command: Box::new(command), once, spend: None })
-        .await?;
+    let told = app.ask(caller.tenant, Ask::Propose { command: Box::new(command), once }).await?;
     let written = told.written()?;
     Ok(written.respond(StatusCode::OK, &wire::Deleted { key_id: key.0, deleted: true }))
 }

@@ -166,12 +166,16 @@ async fn admit_and_scan(
     texts: Vec<String>,
 ) -> Result<(Written, Vec<Scored>), Problem> {
     check_documents(caller, texts.len())?;
+    if wish.key.is_none() {
+        caller.check_dry(app)?;
+    }
+    let (payer, _held) = caller.payer(app);
     let documents = texts.len() as u32;
     let tokens = texts.iter().map(|text| words(text)).sum();
-    let command = Command::Scan { documents, tokens };
+    let command = Command::Scan { documents, tokens, payer };
     let command = protocol::Command::Usage(caller.tenant, command);
     let once = app.once(wish, None)?;
-    let ask = Ask::Propose { command: Box::new(command), once, spend: caller.spend() };
+    let ask = Ask::Propose { command: Box::new(command), once };
     let admitted = app.ask(caller.tenant, ask);
     let scored = score(app, texts);
     let (admitted, scored) = tokio::join!(admitted, scored);

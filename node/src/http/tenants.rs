@@ -196,7 +196,7 @@ async fn propose(
 ) -> Result<Told, Problem> {
     let command = protocol::Command::Tenant(tenant, command);
     let once = app.once(wish, secret)?;
-    app.ask(tenant, Ask::Propose { command: Box::new(command), once, spend: None }).await
+    app.ask(tenant, Ask::Propose { command: Box::new(command), once }).await
 }
 
 /// Tenants, in the order they were made

@@ -2,9 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::command::{Command, Entry, Proposal};
-use crate::id::{Digest, JobId, NodeId, TenantId};
+use crate::id::{Digest, JobId, KeyId, NodeId, TenantId};
 use crate::jobs::{self, Blob, TaskResult, Worker};
 use crate::keys::{NewKey, Scopes};
+use crate::limits::{Payer, Slot};
 use crate::nodes::{self, Registration};
 use crate::owner::{Epoch, OpenOwner};
 use crate::plans::{Overrides, Plan};
@@ -48,11 +49,13 @@ fn golden_bytes_stay() {
         key,
     };
     let worker = Worker { node: NodeId(3), incarnation: 4 };
+    let slot = Some(Slot { worker, number: 5 });
+    let payer = Payer { key: Some(KeyId(1)), slot };
     let commands = [
         Command::OpenOwner(OpenOwner { node: NodeId(1), incarnation: 2, term: 3 }),
         Command::Marker,
         Command::Tenant(tenant, create),
-        Command::Usage(tenant, usage::Command::Scan { documents: 2, tokens: 40 }),
+        Command::Usage(tenant, usage::Command::Scan { documents: 2, tokens: 40, payer }),
         Command::Job(tenant, jobs::Command::Lease { job: JobId(9), task: 1, worker }),
         Command::Job(
             tenant,

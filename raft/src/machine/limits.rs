@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::jobs::Worker;
-use protocol::limits::{Command, Policies, Policy, Slot};
+use protocol::limits::{Command, Policy, Slot};
 use protocol::plans::Limits;
 use protocol::tenants::Tenant;
 use protocol::{Effect, KeyId, Outcome, Refusal, Reply, Stamp, Steady, TenantId};
@@ -63,8 +63,15 @@ impl Book {
     /// Nodes that hold something.
     #[must_use]
     pub fn holders(&self) -> BTreeSet<Worker> {
-        let slabs = self.slabs.keys().map(|&(worker, ..)| worker);
-        slabs.chain(self.slots.keys().map(|&(_, slot)| slot.worker)).collect()
+        let mut holders: BTreeSet<_> = self.slots.keys().map(|&(_, slot)| slot.worker).collect();
+        let mut next = self.slabs.keys().next();
+        while let Some(&(worker, ..)) = next {
+            holders.insert(worker);
+            let last = (worker, TenantId(u128::MAX), KeyId(u32::MAX));
+            let beyond = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
+            next = self.slabs.range(beyond).map(|(name, _)| name).next();
+        }
+        holders
     }
 
     /// Requests that all nodes hold, spent or not.
@@ -115,17 +122,18 @@ impl Book {
 /// What a tenant and one of its keys may.
 struct Parties {
     limits: Limits,
-    of: [(Row, Terms); 2],
+    /// The tenant, then the key.
+    of: Vec<(Row, Terms)>,
 }
 
 fn parties(machine: &Machine, tenant: &Tenant, key: Option<KeyId>) -> Result<Parties, Refusal> {
     let limits = tenant.limits();
-    let own = ((tenant.id, None), Terms::of_tenant(&limits));
-    let Some(id) = key else {
-        return Ok(Parties { limits, of: [own, (own.0, Terms::default())] });
-    };
-    let key = machine.keys.get(tenant.id, id).ok_or(Refusal::NotFound)?;
-    Ok(Parties { limits, of: [own, ((tenant.id, Some(id)), Terms::of_key(&limits, key))] })
+    let mut of = vec![((tenant.id, None), Terms::of_tenant(&limits))];
+    if let Some(id) = key {
+        let key = machine.keys.get(tenant.id, id).ok_or(Refusal::NotFound)?;
+        of.push(((tenant.id, Some(id)), Terms::of_key(&limits, key)));
+    }
+    Ok(Parties { limits, of })
 }
 
 fn terms(machine: &Machine, (tenant, key): Row) -> Option<Terms> {
@@ -277,20 +285,17 @@ fn check(
     if spends.units > 0 {
         machine.usage.spend(tenant, now, spends.units);
     }
-    Ok(Reply::Limits(Box::new(machine.limits_view(tenant, key, now).ok_or(Refusal::NotFound)?)))
+    Ok(Reply::Limits(Box::new(
+        machine.limits_view(tenant, Some(key), now).ok_or(Refusal::NotFound)?,
+    )))
 }
 
 /// What a node held is lost: its lease is over.
-pub(super) fn lapse(machine: &mut Machine, now: Stamp, worker: Worker) -> Outcome {
+pub(super) fn lapse(machine: &mut Machine, now: Stamp, worker: Worker, running: &[u64]) -> Outcome {
     slabs::lapse(machine, now, worker);
-    machine.limits.slots.retain(|(_, slot), _| slot.worker != worker);
+    let stays = |slot: &Slot| slot.worker != worker || running.binary_search(&slot.number).is_ok();
+    machine.limits.slots.retain(|(_, slot), _| stays(slot));
     Ok(Reply::Done)
-}
-
-/// The policies that a request spends, for those who explain it.
-#[must_use]
-pub fn spent_by_requests() -> Policies {
-    [Policy::Rate, Policy::KeyRate, Policy::PerMinute, Policy::PerDay].into_iter().collect()
 }
 
 #[cfg(test)]

@@ -194,7 +194,10 @@ fn run(world: &mut World, steps: Vec<Step>) {
             Step::Lapse(node) => {
                 // A node loses what it holds before its owner may say so.
                 world.held.remove(&node);
-                world.apply(protocol::Command::Lapse(worker(node))).outcome.unwrap();
+                world
+                    .apply(protocol::Command::Lapse { worker: worker(node), running: vec![] })
+                    .outcome
+                    .unwrap();
             }
             Step::Failover(ms) => {
                 world.real += ms;
@@ -281,7 +284,7 @@ fn all_policies_are_spent_or_none() {
         world.check(1, None),
         Err(Refusal::Rate { policy: Policy::KeyRate, retry_after_ms: 1_000, .. })
     ));
-    let view = world.machine.limits_view(TENANT, KEY, world.stamp()).unwrap();
+    let view = world.machine.limits_view(TENANT, Some(KEY), world.stamp()).unwrap();
     let left: Vec<_> = view.states.iter().map(|state| (state.policy, state.remaining)).collect();
     assert_eq!(left, [(Policy::Rate, 8), (Policy::PerDay, 98), (Policy::KeyRate, 0)]);
     // One policy by name spends nothing of the others.
@@ -324,7 +327,7 @@ fn requests_that_run_hold_their_slots_until_they_are_released_or_their_node_is_l
     world.limits(Command::Release { slot: Slot { worker: worker(2), number: 1 } }).unwrap();
     world.apply(scan(3)).outcome.unwrap();
     assert_eq!(world.apply(scan(4)).outcome, full);
-    world.apply(protocol::Command::Lapse(worker(2))).outcome.unwrap();
+    world.apply(protocol::Command::Lapse { worker: worker(2), running: vec![] }).outcome.unwrap();
     world.apply(scan(5)).outcome.unwrap();
     world.apply(scan(6)).outcome.unwrap();
     world.later(SLOT_MS_MAX);

@@ -13,11 +13,17 @@ use super::parties;
 pub(in crate::machine) const CENT_MICROS: u64 = 10_000;
 
 impl Machine {
-    /// The limits of a tenant and of one of its keys at a moment; `None` when there is no such key.
+    /// The limits of a tenant, and of one of its keys if one is named, at a moment; `None` when there
+    /// is no such tenant or key.
     #[must_use]
-    pub fn limits_view(&self, tenant: TenantId, key: KeyId, now: Stamp) -> Option<LimitsView> {
+    pub fn limits_view(
+        &self,
+        tenant: TenantId,
+        key: Option<KeyId>,
+        now: Stamp,
+    ) -> Option<LimitsView> {
         let row = self.tenants.get(tenant)?;
-        let parties = parties(self, row, Some(key)).ok()?;
+        let parties = parties(self, row, key).ok()?;
         let limits = &parties.limits;
         let mut states = Vec::new();
         for (name, terms) in &parties.of {

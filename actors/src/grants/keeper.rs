@@ -1,0 +1,137 @@
+//! Keeps leases up while they are used, gives back what is idle, and lets go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::peer::{Admission, Answer, Ask, LeaseId};
+
+use super::lease::{GroupLease, NODE_LEASE};
+use super::{Grants, Pass, clock};
+use crate::ask::AskError;
+
+/// How often leases and passes are looked at.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// How often all passes are walked over.
+const WALK_EVERY_US: u64 = 500_000;
+/// A lease is prolonged when less than this is left of it.
+const RENEW_BELOW_US: u64 = 900_000;
+/// A slab that was not used for this long is given back.
+const SLAB_IDLE: Duration = Duration::from_secs(1);
+/// A pass that was not used for this long is forgotten.
+const PASS_IDLE: Duration = Duration::from_secs(30);
+/// A lease that was not used for this long is closed.
+const LEASE_IDLE_US: u64 = 10_000_000;
+
+pub(super) async fn run(grants: Grants) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    let mut walked = clock::boot_us();
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let leases: Vec<_> = grants.leases().values().cloned().collect();
+        if leases.iter().all(|lease| lease.id().is_none()) {
+            continue;
+        }
+        for lease in leases {
+            grants.keep(lease);
+        }
+        if clock::boot_us() - walked > WALK_EVERY_US {
+            grants.let_go();
+            walked = clock::boot_us();
+        }
+    }
+}
+
+impl Grants {
+    /// Looks after one lease, in the background when somebody has to be asked.
+    fn keep(&self, lease: Arc<GroupLease>) {
+        let Some(id) = lease.id() else { return };
+        let now_us = clock::boot_us();
+        let grants = self.clone();
+        if now_us.saturating_sub(lease.used_us()) > LEASE_IDLE_US {
+            tokio::spawn(async move { grants.close(&lease, id).await });
+        } else if now_us + RENEW_BELOW_US > lease.valid_until_us() {
+            tokio::spawn(async move {
+                if let Err(error) = grants.renew(&lease).await {
+                    tracing::debug!(group = %lease.group, %error, "lease not prolonged");
+                }
+            });
+        }
+    }
+
+    /// A lease in force, got from the owner when there is none.
+    pub(super) async fn hold(&self, lease: &Arc<GroupLease>) -> Result<LeaseId, AskError> {
+        lease.used(clock::boot_us());
+        if let Some(id) = valid(lease) {
+            return Ok(id);
+        }
+        self.renew(lease).await
+    }
+
+    /// Opens or prolongs a lease. Several at once are one.
+    async fn renew(&self, lease: &Arc<GroupLease>) -> Result<LeaseId, AskError> {
+        let before = lease.valid_until_us();
+        let _one = lease.renewing.lock().await;
+        if let Some(id) = valid(lease).filter(|_| lease.valid_until_us() > before) {
+            return Ok(id);
+        }
+        let group = lease.group;
+        let router = self.inner.router.get().ok_or(AskError::NoLeader { group })?;
+        for _ in 0..2 {
+            if valid(lease).is_none() && lease.id().is_some() {
+                // Its time is over: what was held is void before anything else is asked for.
+                self.drop_group(lease);
+            }
+            let held = lease.id();
+            let running = if held.is_none() { self.inner.running.numbers() } else { Vec::new() };
+            let asked_us = clock::boot_us();
+            let ask = Ask::Lease { worker: self.inner.me, held, running };
+            let routed = router.ask(group, ask).await;
+            match routed.answered? {
+                Answer::Lease { id, fresh } if fresh == held.is_none() => {
+                    lease.extend(id, routed.owner, asked_us);
+                    return Ok(id);
+                }
+                // The owner does not know what we hold: hold nothing, and ask again.
+                Answer::Lease { .. } | Answer::NoLease => self.drop_group(lease),
+                _ => return Err(AskError::Unknown { group }),
+            }
+        }
+        Err(AskError::NoLeader { group })
+    }
+
+    async fn close(&self, lease: &Arc<GroupLease>, id: LeaseId) {
+        let _one = lease.renewing.lock().await;
+        if lease.id() != Some(id) {
+            return;
+        }
+        self.drop_group(lease);
+        let Some(router) = self.inner.router.get() else { return };
+        let ask = Ask::Close { worker: self.inner.me, lease: id };
+        if let Err(error) = router.ask(lease.group, ask).await.answered {
+            tracing::debug!(group = %lease.group, %error, "lease not closed");
+        }
+    }
+
+    /// Gives idle slabs back and forgets idle passes.
+    fn let_go(&self) {
+        let now_us = clock::boot_us();
+        for pass in self.inner.table.forget(|pass| pass.idle_for(now_us) > PASS_IDLE) {
+            self.retire(pass);
+        }
+        let hoards = |pass: &Pass| {
+            pass.admission() == Admission::Slabs
+                && pass.left() > 0
+                && pass.idle_for(now_us) > SLAB_IDLE
+        };
+        for pass in self.inner.table.find(hoards) {
+            let left = pass.drain();
+            self.give_back(&pass, left);
+        }
+    }
+}
+
+fn valid(lease: &GroupLease) -> Option<LeaseId> {
+    debug_assert!(NODE_LEASE.as_micros() < super::OWNER_LEASE.as_micros());
+    lease.id().filter(|_| clock::boot_us() < lease.valid_until_us())
+}

@@ -1,0 +1,270 @@
+//! What a node holds of one key: a view, and requests to admit by itself.
+//!
+//! Invariant: a request is admitted only at a moment at which the lease, the view and the slab are all
+//! in force. So tokens are taken first and the clock is read after: a thread that was paused in
+//! between finds its time over.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use protocol::limits::Policy;
+use protocol::peer::{Admission, Caller, View};
+use protocol::tenants::Status;
+use protocol::{Digest, NodeId, Refusal};
+use tokio::sync::Notify;
+
+use super::lease::GroupLease;
+use crate::clock;
+
+/// No end.
+const NEVER: u64 = u64::MAX;
+
+/// A key that may be used here, while it holds.
+#[derive(Debug)]
+pub struct Pass {
+    view: View,
+    pub(super) digest: Digest,
+    pub(super) lease: Arc<GroupLease>,
+    ends_us: u64,
+    dead: AtomicBool,
+    /// Requests that may be admitted.
+    left: AtomicU64,
+    slab_ends_us: AtomicU64,
+    /// An ask for more is under way.
+    pub(super) asking: AtomicBool,
+    /// An ask has ended.
+    pub(super) asked: Notify,
+    /// Admitted since the last ask.
+    pub(super) spent: AtomicU64,
+    /// When the last slab came, and how large it was.
+    pub(super) slab: Mutex<LastSlab>,
+    last_used_us: AtomicU64,
+    dry: Mutex<Option<Dry>>,
+    dry_until_us: AtomicU64,
+    /// What the owner said is left beside all slabs.
+    room: AtomicU64,
+}
+
+/// What was granted last.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct LastSlab {
+    pub(super) at_us: u64,
+    pub(super) granted: u64,
+    pub(super) policy: Option<Policy>,
+}
+
+#[derive(Debug, Clone)]
+struct Dry {
+    refusal: Refusal,
+    until_us: u64,
+}
+
+/// A request that was admitted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    /// The policy with the least left; `None` when nothing limits.
+    pub policy: Option<Policy>,
+    /// Its limit, and the burst of a rate.
+    pub limit: Option<u64>,
+    /// What its bucket holds, for a rate.
+    pub burst: Option<u64>,
+    /// Requests left, as far as this node knows.
+    pub remaining: Option<u64>,
+    /// Seconds until one more is there.
+    pub reset_s: u64,
+    /// The node that decides.
+    pub owner: Option<NodeId>,
+}
+
+impl std::ops::Deref for Pass {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.view.caller
+    }
+}
+
+impl Pass {
+    /// `asked_us` is when the view was asked for: it holds from then, not from when it came.
+    pub(super) fn new(view: View, digest: Digest, lease: Arc<GroupLease>, asked_us: u64) -> Self {
+        let ends_us = view.ends_ms.map_or(NEVER, |ms| asked_us.saturating_add(ms * 1000));
+        Self {
+            view,
+            digest,
+            lease,
+            ends_us,
+            dead: AtomicBool::new(false),
+            left: AtomicU64::new(0),
+            slab_ends_us: AtomicU64::new(0),
+            asking: AtomicBool::new(false),
+            asked: Notify::new(),
+            spent: AtomicU64::new(0),
+            slab: Mutex::default(),
+            last_used_us: AtomicU64::new(asked_us),
+            dry: Mutex::default(),
+            dry_until_us: AtomicU64::new(0),
+            room: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it holds now.
+    pub(super) fn holds(&self, now_us: u64) -> bool {
+        !self.dead.load(Ordering::Acquire)
+            && now_us < self.ends_us
+            && now_us < self.lease.valid_until_us()
+    }
+
+    /// How requests of this key are admitted.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        self.view.admission
+    }
+
+    /// Whether the tenant's state lets the key do work.
+    #[must_use]
+    pub fn may_work(&self) -> bool {
+        matches!(self.status, Status::Trial | Status::Active)
+    }
+
+    /// Spends requests without asking anybody. `None` when that cannot be done.
+    pub(super) fn spend(&self, units: u64) -> Option<Admitted> {
+        if !self.may_work() {
+            return None;
+        }
+        match self.view.admission {
+            Admission::Owner => return None,
+            Admission::Unlimited => {}
+            Admission::Slabs => self.take(units)?,
+        }
+        // The clock is read after the tokens were taken: see above.
+        let now_us = clock::boot_us();
+        let slab_holds = self.view.admission == Admission::Unlimited
+            || now_us < self.slab_ends_us.load(Ordering::Acquire);
+        if !slab_holds || !self.holds(now_us) {
+            return None;
+        }
+        self.last_used_us.store(now_us, Ordering::Relaxed);
+        self.lease.used(now_us);
+        Some(self.admitted())
+    }
+
+    fn take(&self, units: u64) -> Option<()> {
+        let less = |left: u64| left.checked_sub(units);
+        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok()?;
+        self.spent.fetch_add(units, Ordering::Relaxed);
+        Some(())
+    }
+
+    fn admitted(&self) -> Admitted {
+        let owner = self.lease.owner();
+        if self.view.admission == Admission::Unlimited {
+            let (limit, burst, remaining) = (None, None, None);
+            return Admitted { policy: None, limit, burst, remaining, reset_s: 0, owner };
+        }
+        let limits = self.tenant.limits();
+        let left = self.left.load(Ordering::Relaxed);
+        let policy = self.last_slab().policy;
+        let (limit, burst) = match policy {
+            Some(Policy::Rate) => (limits.rate, limits.burst),
+            Some(Policy::KeyRate) => (limits.key_rate, limits.key_burst),
+            Some(Policy::PerMinute) => (limits.per_minute, None),
+            Some(Policy::PerDay) => (limits.per_day, None),
+            _ => (None, None),
+        };
+        let remaining = Some(left.saturating_add(self.room.load(Ordering::Relaxed)));
+        Admitted { policy, limit, burst, remaining, reset_s: 1, owner }
+    }
+
+    /// Whether it is time to ask for more: half of the last slab is gone.
+    pub(super) fn is_low(&self) -> bool {
+        let left = self.left.load(Ordering::Relaxed);
+        let granted = self.last_slab().granted;
+        left <= granted / 2
+    }
+
+    pub(super) fn last_slab(&self) -> LastSlab {
+        *self.slab.lock().unwrap_or_else(|_| std::process::abort())
+    }
+
+    /// Requests that are left here.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Takes in a slab that was asked for at `asked_us`.
+    pub(super) fn receive(&self, slab: &protocol::peer::Slab, asked_us: u64) {
+        if slab.voided {
+            self.left.store(0, Ordering::Release);
+        }
+        // Shard time may run a twentieth faster than ours, so the window may end that much sooner.
+        let ends = slab.window_ms.map_or(NEVER, |ms| asked_us + ms * 950);
+        self.slab_ends_us.store(ends, Ordering::Release);
+        self.left.fetch_add(slab.granted, Ordering::AcqRel);
+        self.room.store(slab.room, Ordering::Relaxed);
+        if slab.granted > 0 {
+            let mut last = self.slab.lock().unwrap_or_else(|_| std::process::abort());
+            *last = LastSlab { at_us: asked_us, granted: slab.granted, policy: slab.policy };
+        }
+        if let Some(refusal) = &slab.denied {
+            self.set_dry(refusal);
+        }
+    }
+
+    /// Remembers that there is nothing for single requests until a moment.
+    pub(super) fn set_dry(&self, refusal: &Refusal) {
+        let wait_ms = match refusal {
+            Refusal::Rate { retry_after_ms, .. } | Refusal::Quota { retry_after_ms, .. } => {
+                *retry_after_ms
+            }
+            _ => return,
+        };
+        let until_us = clock::boot_us().saturating_add(wait_ms.saturating_mul(1000));
+        let mut dry = self.dry.lock().unwrap_or_else(|_| std::process::abort());
+        *dry = Some(Dry { refusal: refusal.clone(), until_us });
+        self.dry_until_us.store(until_us, Ordering::Release);
+    }
+
+    /// Why nothing will be admitted now, with the wait that is left.
+    pub(super) fn dry(&self) -> Option<Refusal> {
+        let now_us = clock::boot_us();
+        if now_us >= self.dry_until_us.load(Ordering::Acquire) {
+            return None;
+        }
+        let dry = self.dry.lock().unwrap_or_else(|_| std::process::abort()).clone()?;
+        let wait_ms = dry.until_us.saturating_sub(now_us).div_ceil(1000).max(1);
+        let mut refusal = dry.refusal;
+        if let Refusal::Rate { retry_after_ms, .. } | Refusal::Quota { retry_after_ms, .. } =
+            &mut refusal
+        {
+            *retry_after_ms = wait_ms;
+        }
+        Some(refusal)
+    }
+
+    /// Ends it. Returns what was left.
+    pub(super) fn kill(&self) -> u64 {
+        self.dead.store(true, Ordering::Release);
+        self.asked.notify_waiters();
+        self.left.swap(0, Ordering::AcqRel)
+    }
+
+    /// Takes all that is left, to be given back.
+    pub(super) fn drain(&self) -> u64 {
+        self.left.swap(0, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    pub(super) fn idle_for(&self, now_us: u64) -> Duration {
+        let used = self.last_used_us.load(Ordering::Relaxed);
+        Duration::from_micros(now_us.saturating_sub(used))
+    }
+
+    pub(super) fn touch(&self, now_us: u64) {
+        self.last_used_us.store(now_us, Ordering::Relaxed);
+    }
+}

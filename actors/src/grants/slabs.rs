@@ -1,0 +1,271 @@
+//! Getting, using and giving back slabs; and the numbers of requests that run.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use protocol::limits::{Command, Policy, Slot};
+use protocol::peer::{Admission, Answer, Ask, LimitsView};
+use protocol::{Refusal, Reply, TenantId};
+use tokio::time::Instant;
+
+use super::pass::{Admitted, Pass};
+use super::{Grants, clock};
+use crate::ask::AskError;
+use crate::figures::figures;
+
+/// How long a request waits for a slab.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// A slab is to last about this long.
+const SLAB_US: u64 = 250_000;
+/// The largest slab.
+const SLAB_MAX: u64 = 1_000_000;
+
+/// What became of a request for units.
+#[derive(Debug)]
+pub enum Spent {
+    /// By this node.
+    Here(Admitted),
+    /// By the owner, in an entry of the log.
+    Owner(Box<LimitsView>),
+    Refused(Box<Refusal>),
+    /// Nobody could say; whether it was spent is as the error says.
+    Unanswered(AskError),
+    /// The pass is over; the caller has to authenticate again.
+    Over,
+}
+
+/// Requests of this node that hold a slot.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    state: Mutex<(u64, BTreeSet<u64>)>,
+}
+
+impl Running {
+    fn begin(&self) -> u64 {
+        let mut state = self.state.lock().unwrap_or_else(|_| std::process::abort());
+        state.0 += 1;
+        let number = state.0;
+        state.1.insert(number);
+        number
+    }
+
+    fn end(&self, number: u64) {
+        self.state.lock().unwrap_or_else(|_| std::process::abort()).1.remove(&number);
+    }
+
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        let state = self.state.lock().unwrap_or_else(|_| std::process::abort());
+        state.1.iter().copied().collect()
+    }
+}
+
+/// A slot that is released when this is dropped: with the answer, or when the client hangs up.
+#[derive(Debug)]
+pub struct Held {
+    grants: Grants,
+    tenant: TenantId,
+    slot: Slot,
+}
+
+impl Held {
+    /// The slot, to be named in the entry of the work.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.grants.inner.running.end(self.slot.number);
+        let (grants, tenant, slot) = (self.grants.clone(), self.tenant, self.slot);
+        tokio::spawn(async move {
+            // Should this be lost, the slot ends with the node's lease or its own time.
+            grants.tell(tenant, Command::Release { slot }).await;
+        });
+    }
+}
+
+impl Grants {
+    /// A number for a request of a tenant whose limits count those that run; `None` without such a
+    /// limit.
+    #[must_use]
+    pub fn hold_slot(&self, pass: &Pass) -> Option<Held> {
+        pass.tenant.limits().concurrency?;
+        let slot = Slot { worker: self.inner.me, number: self.inner.running.begin() };
+        Some(Held { grants: self.clone(), tenant: pass.tenant.id, slot })
+    }
+
+    /// Why a request of this key would certainly be refused now, as its owner has said before.
+    #[must_use]
+    pub fn dry(&self, pass: &Pass) -> Option<Refusal> {
+        pass.dry()
+    }
+
+    /// Remembers a refusal of a single request, so that the next one need not ask.
+    pub fn refused(&self, pass: &Pass, refusal: &Refusal) {
+        pass.set_dry(refusal);
+    }
+
+    /// Spends requests of a key: here when it can be, else by its owner.
+    pub async fn spend(&self, pass: &Arc<Pass>, units: u64) -> Spent {
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            if let Some(admitted) = pass.spend(units) {
+                figures().grants.admitted(admitted.policy);
+                self.prefetch(pass);
+                return Spent::Here(admitted);
+            }
+            if let Some(refusal) = pass.dry() {
+                return Spent::Refused(Box::new(refusal));
+            }
+            if !pass.holds(clock::boot_us()) {
+                return Spent::Over;
+            }
+            if pass.admission() == Admission::Owner || units > pass.last_slab().granted.max(1) {
+                return self.spend_at_owner(pass, units, None).await;
+            }
+            if Instant::now() >= deadline {
+                let group = pass.lease.group;
+                return Spent::Unanswered(AskError::Overloaded { group });
+            }
+            if let Err(error) = self.more(pass, units, deadline).await {
+                return Spent::Unanswered(error);
+            }
+        }
+    }
+
+    /// Spends units of one policy, or of all that count requests, in an entry of the log.
+    pub async fn spend_at_owner(&self, pass: &Pass, units: u64, policy: Option<Policy>) -> Spent {
+        let command = Command::Check { key: pass.key, units, policy };
+        let command = Box::new(protocol::Command::Limits(pass.tenant.id, command));
+        let Some(router) = self.inner.router.get() else { return Spent::Over };
+        let answered = router.ask(pass.lease.group, Ask::propose(command)).await.answered;
+        match answered {
+            Ok(Answer::Applied(applied)) => match applied.outcome {
+                Ok(Reply::Limits(view)) => Spent::Owner(view),
+                Ok(_) => Spent::Unanswered(AskError::Unknown { group: pass.lease.group }),
+                Err(refusal) => {
+                    if units == 1 && policy.is_none() {
+                        pass.set_dry(&refusal);
+                    }
+                    Spent::Refused(Box::new(refusal))
+                }
+            },
+            Ok(_) => Spent::Unanswered(AskError::Unknown { group: pass.lease.group }),
+            Err(error) => Spent::Unanswered(error),
+        }
+    }
+
+    /// Asks for a slab, or waits for the ask that is under way.
+    async fn more(&self, pass: &Arc<Pass>, units: u64, deadline: Instant) -> Result<(), AskError> {
+        let asked = pass.asked.notified();
+        tokio::pin!(asked);
+        // Registered before the flag is looked at, so that no end of an ask is missed.
+        asked.as_mut().enable();
+        if !pass.asking.swap(true, Ordering::AcqRel) {
+            return self.ask(pass, units).await;
+        }
+        // Over in time or not: the caller looks again.
+        let _ = tokio::time::timeout_at(deadline, asked).await;
+        Ok(())
+    }
+
+    /// Asks ahead when what is left is little.
+    pub(super) fn prefetch(&self, pass: &Arc<Pass>) {
+        if pass.admission() != Admission::Slabs
+            || !pass.is_low()
+            || pass.dry().is_some()
+            || pass.asking.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let (grants, pass) = (self.clone(), Arc::clone(pass));
+        tokio::spawn(async move {
+            // Whoever needs it asks again and hears the error.
+            let _ = grants.ask(&pass, 0).await;
+        });
+    }
+
+    /// One ask; the caller has set `asking`.
+    async fn ask(&self, pass: &Arc<Pass>, units: u64) -> Result<(), AskError> {
+        let asked = self.ask_owner(pass, units).await;
+        pass.asking.store(false, Ordering::Release);
+        pass.asked.notify_waiters();
+        if pass.is_dead() {
+            self.retire(Arc::clone(pass));
+        }
+        asked
+    }
+
+    async fn ask_owner(&self, pass: &Pass, units: u64) -> Result<(), AskError> {
+        let group = pass.lease.group;
+        let router = self.inner.router.get().ok_or(AskError::NoLeader { group })?;
+        let Some(lease) = pass.lease.id() else { return Ok(()) };
+        let asked_us = clock::boot_us();
+        let want = self.wanted(pass, asked_us).max(units);
+        let number = self.inner.asks.fetch_add(1, Ordering::Relaxed);
+        let (worker, left) = (self.inner.me, pass.left());
+        let command = Command::Slab { key: pass.key, worker, number, left, want };
+        let ask = Ask::Slab { lease, tenant: pass.tenant.id, command };
+        match router.ask(group, ask).await.answered? {
+            Answer::Slab(slab) => {
+                pass.receive(&slab, asked_us);
+                Ok(())
+            }
+            Answer::NoLease => {
+                self.drop_group(&pass.lease);
+                Ok(())
+            }
+            Answer::Refused(refusal) => {
+                // The tenant or the key is in another state than the view says: it is over.
+                tracing::debug!(%refusal, "no slab");
+                pass.kill();
+                Ok(())
+            }
+            _ => Err(AskError::Unknown { group }),
+        }
+    }
+
+    /// As much as will be used in [`SLAB_US`] at the pace since the last slab.
+    fn wanted(&self, pass: &Pass, now_us: u64) -> u64 {
+        let spent = pass.spent.swap(0, Ordering::Relaxed);
+        let last = pass.last_slab();
+        let took_us = now_us.saturating_sub(last.at_us).max(1_000);
+        let pace = u128::from(spent) * u128::from(SLAB_US) / u128::from(took_us);
+        // Growing at most twofold, so that one burst does not hoard.
+        let bound = (last.granted * 2).clamp(8, SLAB_MAX);
+        u64::try_from(pace).unwrap_or(SLAB_MAX).clamp(1, bound)
+    }
+
+    /// Ends a pass and gives back what it has left.
+    pub(super) fn retire(&self, pass: Arc<Pass>) {
+        let left = pass.kill();
+        if pass.admission() == Admission::Slabs {
+            self.give_back(&pass, left);
+        }
+    }
+
+    /// Gives requests back that were taken out of the pass.
+    pub(super) fn give_back(&self, pass: &Arc<Pass>, left: u64) {
+        let number = self.inner.asks.fetch_add(1, Ordering::Relaxed);
+        let (key, worker, tenant) = (pass.key, self.inner.me, pass.tenant.id);
+        let grants = self.clone();
+        tokio::spawn(async move {
+            // Should this be lost, the slab ends with the next ask or with the lease.
+            grants.tell(tenant, Command::Return { key, worker, number, left }).await;
+        });
+    }
+
+    async fn tell(&self, tenant: TenantId, command: Command) {
+        let Some(router) = self.inner.router.get() else { return };
+        let Some(group) = router.group_of(tenant) else { return };
+        let command = Box::new(protocol::Command::Limits(tenant, command));
+        let routed = router.ask(group, Ask::propose(command)).await;
+        if let Err(error) = routed.answered {
+            tracing::debug!(%error, "limits not given back");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The passes of a node, by the digest of their keys.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use protocol::Digest;
+
+use super::pass::Pass;
+
+/// Passes of one node, at most; beyond it those that were not used for longest go first.
+pub(super) const PASSES_MAX: usize = 200_000;
+/// Locks that the passes are divided over.
+const PARTS: usize = 64;
+
+/// A digest is evenly distributed: eight bytes of it are as good as any hash.
+#[derive(Debug, Default)]
+struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {
+        // The length, which is always the same.
+    }
+}
+
+type Part = HashMap<[u8; 32], Arc<Pass>, BuildHasherDefault<FirstBytes>>;
+
+/// The table. Its locks are held for a look-up or a walk, never across an await.
+#[derive(Debug)]
+pub(super) struct Table {
+    parts: Vec<RwLock<Part>>,
+    /// Counts removals: a view that was asked for before one is not taken in after it.
+    fence: AtomicU64,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let parts = (0..PARTS).map(|_| RwLock::default()).collect();
+        Self { parts, fence: AtomicU64::new(0) }
+    }
+}
+
+impl Table {
+    fn part(&self, digest: &Digest) -> &RwLock<Part> {
+        // Another byte than those that the map hashes by.
+        &self.parts[usize::from(digest.0[31]) % PARTS]
+    }
+
+    pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Pass>> {
+        let part = self.part(digest).read().unwrap_or_else(|_| std::process::abort());
+        part.get(&digest.0).cloned()
+    }
+
+    /// What [`Self::insert`] compares with.
+    pub(super) fn fence(&self) -> u64 {
+        self.fence.load(Ordering::SeqCst)
+    }
+
+    /// Takes a pass in, unless something was removed since `fence`.
+    pub(super) fn insert(&self, fence: u64, pass: &Arc<Pass>) -> bool {
+        let digest = pass.digest;
+        let mut part = self.part(&digest).write().unwrap_or_else(|_| std::process::abort());
+        if self.fence() != fence {
+            return false;
+        }
+        if part.len() >= PASSES_MAX / PARTS {
+            evict(&mut part);
+        }
+        if let Some(older) = part.insert(digest.0, Arc::clone(pass)) {
+            older.kill();
+        }
+        true
+    }
+
+    /// Removes passes and returns them. A pass that is taken in while this runs was asked for
+    /// after the fence was raised, or is seen by the walk.
+    pub(super) fn remove(&self, gone: impl Fn(&Pass) -> bool) -> Vec<Arc<Pass>> {
+        self.fence.fetch_add(1, Ordering::SeqCst);
+        let mut removed = Vec::new();
+        for part in &self.parts {
+            let mut part = part.write().unwrap_or_else(|_| std::process::abort());
+            part.retain(|_, pass| {
+                let goes = gone(pass);
+                if goes {
+                    removed.push(Arc::clone(pass));
+                }
+                !goes
+            });
+        }
+        removed
+    }
+
+    /// Removes passes that were not used for a while. Nothing is called back by it.
+    pub(super) fn forget(&self, gone: impl Fn(&Pass) -> bool) -> Vec<Arc<Pass>> {
+        let mut removed = Vec::new();
+        for part in &self.parts {
+            let mut part = part.write().unwrap_or_else(|_| std::process::abort());
+            removed.extend(part.extract_if(|_, pass| gone(pass)).map(|(_, pass)| pass));
+        }
+        removed
+    }
+
+    pub(super) fn find(&self, wanted: impl Fn(&Pass) -> bool) -> Vec<Arc<Pass>> {
+        let mut found = Vec::new();
+        for part in &self.parts {
+            let part = part.read().unwrap_or_else(|_| std::process::abort());
+            found.extend(part.values().filter(|pass| wanted(pass)).cloned());
+        }
+        found
+    }
+
+    pub(super) fn len(&self) -> usize {
+        let len = |part: &RwLock<Part>| part.read().unwrap_or_else(|_| std::process::abort()).len();
+        self.parts.iter().map(len).sum()
+    }
+}
+
+/// Makes room: the half that was used longest ago goes.
+fn evict(part: &mut Part) {
+    let now_us = crate::clock::boot_us();
+    let mut idle: Vec<_> = part.values().map(|pass| pass.idle_for(now_us)).collect();
+    let middle = idle.len() / 2;
+    let (_, median, _) = idle.select_nth_unstable(middle);
+    let median = *median;
+    part.retain(|_, pass| {
+        let stays = pass.idle_for(now_us) < median;
+        if !stays {
+            pass.kill();
+        }
+        stays
+    });
+}

@@ -1,0 +1,190 @@
+//! The owner's side of grants: which nodes hold views of which tenants, and the calling back.
+//!
+//! A change is acknowledged only after every node that holds a view of the tenant has dropped it, or
+//! its lease is over. An owner that has just begun does not know who holds what of its predecessor, so
+//! it waits until every lease of that one must be over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures::future::join_all;
+use protocol::jobs::Worker;
+use protocol::owner::Epoch;
+use protocol::peer::{LeaseId, Recall};
+use protocol::{GroupId, TenantId};
+
+use crate::clock;
+use crate::figures::figures;
+use crate::grants::{Grants, OWNER_LEASE};
+
+/// Leases of one ownership.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    group: GroupId,
+    epoch: Epoch,
+    opened_us: u64,
+    grants: Grants,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    leases: BTreeMap<Worker, Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    number: u64,
+    until_us: u64,
+    tenants: BTreeSet<TenantId>,
+    /// Recalls that wait for this node; meanwhile the lease is not prolonged.
+    recalls: u32,
+}
+
+/// What came of a wish for more time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    Renewed,
+    /// Not now: something is being called back.
+    Later,
+    /// There is no such lease.
+    Gone,
+}
+
+impl Leases {
+    pub(crate) fn new(group: GroupId, epoch: Epoch, grants: Grants) -> Self {
+        let (opened_us, state) = (clock::boot_us(), Mutex::default());
+        Self { group, epoch, opened_us, grants, state }
+    }
+
+    /// A new lease; whatever the node had before is over.
+    pub(crate) fn open(&self, worker: Worker) -> LeaseId {
+        let mut state = self.state();
+        state.last += 1;
+        let number = state.last;
+        let lease = Lease { number, until_us: ends(), tenants: BTreeSet::new(), recalls: 0 };
+        state.leases.insert(worker, lease);
+        LeaseId { epoch: self.epoch, number }
+    }
+
+    /// Prolongs a lease that is in force. The caller has confirmed the ownership with a quorum.
+    pub(crate) fn renew(&self, worker: Worker, id: LeaseId) -> Renewal {
+        let mut state = self.state();
+        let Some(lease) = self.lease(&mut state, worker, id) else { return Renewal::Gone };
+        if lease.recalls > 0 {
+            return Renewal::Later;
+        }
+        lease.until_us = lease.until_us.max(ends());
+        Renewal::Renewed
+    }
+
+    pub(crate) fn close(&self, worker: Worker, id: LeaseId) {
+        let mut state = self.state();
+        if self.lease(&mut state, worker, id).is_some() {
+            state.leases.remove(&worker);
+        }
+    }
+
+    /// Notes that the node is about to hear of the tenant. False without a lease in force.
+    pub(crate) fn note(&self, worker: Worker, id: LeaseId, tenant: TenantId) -> bool {
+        let mut state = self.state();
+        let Some(lease) = self.lease(&mut state, worker, id) else { return false };
+        lease.tenants.insert(tenant);
+        true
+    }
+
+    /// Whether the lease is in force.
+    pub(crate) fn holds(&self, worker: Worker, id: LeaseId) -> bool {
+        self.lease(&mut self.state(), worker, id).is_some()
+    }
+
+    /// Of these nodes, those that hold nothing any more although the state says so.
+    pub(crate) fn lapsed(&self, holders: &BTreeSet<Worker>) -> Vec<Worker> {
+        let now_us = clock::boot_us();
+        if now_us < self.opened_us + OWNER_LEASE.as_micros() as u64 {
+            return Vec::new();
+        }
+        let mut state = self.state();
+        state.leases.retain(|_, lease| now_us < lease.until_us);
+        holders.iter().copied().filter(|holder| !state.leases.contains_key(holder)).collect()
+    }
+
+    /// Returns when no node holds a view of the tenant (of any tenant without one) that is older than
+    /// this call.
+    pub(crate) async fn recall(&self, tenant: Option<TenantId>) {
+        let timer = figures().recall_seconds.start_timer();
+        let begun_us = clock::boot_us();
+        let holders: Vec<(Worker, u64, u64)> = {
+            let mut state = self.state();
+            let holds = |lease: &Lease| tenant.is_none_or(|tenant| lease.tenants.contains(&tenant));
+            let live = state.leases.iter_mut();
+            let live = live.filter(|(_, lease)| begun_us < lease.until_us && holds(lease));
+            let frozen = live.map(|(&worker, lease)| {
+                lease.recalls += 1;
+                (worker, lease.number, lease.until_us)
+            });
+            frozen.collect()
+        };
+        join_all(holders.into_iter().map(|holder| self.recall_from(holder, tenant))).await;
+        wait_until(self.opened_us + OWNER_LEASE.as_micros() as u64).await;
+        timer.observe_duration();
+    }
+
+    async fn recall_from(
+        &self,
+        (worker, number, until_us): (Worker, u64, u64),
+        tenant: Option<TenantId>,
+    ) {
+        let left = Duration::from_micros(until_us.saturating_sub(clock::boot_us()));
+        let dropped = self.grants.recall_from(worker, self.group, Recall { tenant });
+        let confirmed = tokio::time::timeout(left, dropped).await.unwrap_or(false);
+        self.recalled(worker, number, confirmed);
+        if !confirmed {
+            wait_until(until_us).await;
+        }
+    }
+
+    fn recalled(&self, worker: Worker, number: u64, confirmed: bool) {
+        let mut state = self.state();
+        let lease = state.leases.get_mut(&worker).filter(|lease| lease.number == number);
+        let Some(lease) = lease else { return };
+        lease.recalls -= 1;
+        if !confirmed {
+            // It gets no renewal, so all that it holds ends with the lease.
+            state.leases.remove(&worker);
+        }
+    }
+
+    fn lease<'a>(
+        &self,
+        state: &'a mut State,
+        worker: Worker,
+        id: LeaseId,
+    ) -> Option<&'a mut Lease> {
+        let now_us = clock::boot_us();
+        let lease = state.leases.get_mut(&worker)?;
+        let known = id.epoch == self.epoch && id.number == lease.number;
+        (known && now_us < lease.until_us).then_some(lease)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|_| std::process::abort())
+    }
+}
+
+fn ends() -> u64 {
+    clock::boot_us() + OWNER_LEASE.as_micros() as u64
+}
+
+/// Waits on the clock that counts suspension, as leases are measured on it.
+async fn wait_until(until_us: u64) {
+    loop {
+        let left = until_us.saturating_sub(clock::boot_us());
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_micros(left)).await;
+    }
+}

@@ -1,0 +1,321 @@
+//! `/v1/limits`: spend, see and explain; and the headers that tell what is left.
+
+use std::sync::Arc;
+
+use actors::grants::{Admitted, Pass, Spent};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use protocol::limits::{Command, Policies, Policy, Scope};
+use protocol::peer::{Answer, Ask, LimitState, LimitsView};
+use protocol::plans::Limits;
+use protocol::wire::{List, limits as wire, tenants as tenants_wire};
+use protocol::{Reply, Time};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::app::{App, refused, unanswered};
+use super::auth::{self, Caller, Idempotency, WORK};
+use super::error::{Code, Problem};
+use super::json::{FromShape, Json, Object};
+use super::query::NoQuery;
+
+/// What limits there are (draft-ietf-httpapi-ratelimit-headers-10, section 3).
+pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// What is left of the limit that refuses first (section 4).
+pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// Units of one check.
+const UNITS_MAX: u64 = 1_000_000;
+/// Passes that are got anew when their owner calls them back under a request.
+const AGAIN_MAX: u32 = 4;
+/// Routes that spend, with what one unit of them is.
+const SPENDING: [(&str, bool); 4] =
+    [("/v1/limits/check", false), ("/v1/scan", true), ("/v1/analyze", true), ("/v1/jobs", true)];
+
+/// The routes of this file.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(check)).routes(routes!(list)).routes(routes!(explain))
+}
+
+/// Body of `POST /v1/limits/check`.
+#[derive(Debug)]
+struct Check {
+    units: u64,
+    policy: Option<Policy>,
+}
+
+impl FromShape for Check {
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let units = object.optional("units", |units| units.integer(1..=UNITS_MAX));
+        let words =
+            [Policy::Rate, Policy::KeyRate, Policy::PerMinute, Policy::PerDay, Policy::PerMonth];
+        let words = words.map(|policy| (policy.name(), policy));
+        let policy = object.optional("policy", |policy| policy.one_of(&words));
+        Some(Self { units: units.unwrap_or(1), policy })
+    }
+}
+
+/// Body of `POST /v1/limits/explain`.
+#[derive(Debug)]
+struct Explain {
+    route: &'static str,
+    counts_units: bool,
+    units: u64,
+}
+
+impl FromShape for Explain {
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let words = SPENDING.map(|(route, counts)| (route, (route, counts)));
+        let route = object.required("route", |route| route.one_of(&words));
+        let units = object.optional("units", |units| units.integer(1..=UNITS_MAX));
+        let (route, counts_units) = route?;
+        Some(Self { route, counts_units, units: units.unwrap_or(1) })
+    }
+}
+
+/// Spend units, or hear why not
+#[utoipa::path(post, path = "/v1/limits/check", tag = "limits",
+    request_body = Object,
+    responses((status = 200, description = "They were spent", body = wire::Checked)))]
+async fn check(
+    State(app): State<App>,
+    caller: Caller<WORK>,
+    _: NoQuery,
+    headers: HeaderMap,
+    once: Idempotency,
+    body: Json<Check>,
+) -> Result<Response, Problem> {
+    let Check { units, policy } = body.value;
+    let Some(pass) = caller.key.clone() else { return Err(no_key()) };
+    possible(&pass, units, policy)?;
+    if once.key().is_none() && policy.is_none() {
+        return warm(&app, pass, units, &headers).await;
+    }
+    let wish = caller.wish(&once, body.digest);
+    let command = Command::Check { key: pass.key, units, policy };
+    let command = Box::new(protocol::Command::Limits(caller.tenant, command));
+    let once = app.once(&wish, None)?;
+    let written = app.ask(caller.tenant, Ask::Propose { command, once }).await?.written()?;
+    let Reply::Limits(view) = written.reply.clone() else {
+        return Err(Problem::new(Code::Internal));
+    };
+    let body = checked(&view, policy);
+    let mut response = written.respond(StatusCode::OK, &body);
+    announce(response.headers_mut(), &view);
+    Ok(response)
+}
+
+/// Out of what this node holds, else by the owner.
+async fn warm(
+    app: &App,
+    mut pass: Arc<Pass>,
+    units: u64,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    for _ in 0..AGAIN_MAX {
+        match app.system.grants.spend(&pass, units).await {
+            Spent::Here(admitted) => return Ok(here(&admitted)),
+            Spent::Owner(view) => {
+                let mut response = axum::Json(checked(&view, None)).into_response();
+                announce(response.headers_mut(), &view);
+                return Ok(response);
+            }
+            Spent::Refused(refusal) => return Err(refused(*refusal)),
+            Spent::Unanswered(error) => return Err(unanswered(&error)),
+            Spent::Over => pass = auth::again(app, headers).await?,
+        }
+    }
+    Err(Problem::new(Code::Overloaded))
+}
+
+fn here(admitted: &Admitted) -> Response {
+    let body = wire::Checked {
+        allowed: true,
+        policy: admitted.policy.map(|policy| policy.name().to_owned()),
+        limit: admitted.limit,
+        remaining: admitted.remaining,
+        reset_s: admitted.reset_s,
+    };
+    let mut response = axum::Json(body).into_response();
+    if let (Some(policy), Some(limit), Some(left)) =
+        (admitted.policy, admitted.limit, admitted.remaining)
+    {
+        let burst = admitted.burst.map(|burst| format!(";burst={burst}")).unwrap_or_default();
+        let policies = format!("\"{policy}\";q={limit};w=1{burst}");
+        let state = format!("\"{policy}\";r={left};t={}", admitted.reset_s);
+        insert(response.headers_mut(), &policies, &state);
+    }
+    if let Some(owner) = admitted.owner {
+        let served = super::headers::Served { owner: Some(owner.to_string()), index: None };
+        response.extensions_mut().insert(served);
+    }
+    response
+}
+
+fn checked(view: &LimitsView, policy: Option<Policy>) -> wire::Checked {
+    let policies =
+        policy.map_or_else(Policies::of_requests, |policy| [policy].into_iter().collect());
+    let tight = view.tightest(policies);
+    wire::Checked {
+        allowed: true,
+        policy: tight.map(|state| state.policy).or(policy).map(|policy| policy.name().to_owned()),
+        limit: tight.map(|state| state.limit),
+        remaining: tight.map(|state| state.remaining),
+        reset_s: tight.map_or(0, |state| state.reset_ms.div_ceil(1000)),
+    }
+}
+
+fn no_key() -> Problem {
+    Problem::malformed("an operator has no limits to spend; use a key of the tenant")
+}
+
+/// 422 for units that no waiting would bring.
+fn possible(pass: &Pass, units: u64, policy: Option<Policy>) -> Result<(), Problem> {
+    let Limits { rate, burst, key_rate, key_burst, per_minute, per_day, per_month, shadow, .. } =
+        pass.tenant.limits();
+    let bucket =
+        |rate: Option<u64>, burst: Option<u64>| rate.map(|rate| burst.unwrap_or(rate).max(1));
+    let most = [
+        (Policy::Rate, bucket(rate, burst)),
+        (Policy::KeyRate, bucket(key_rate, key_burst)),
+        (Policy::PerMinute, per_minute),
+        (Policy::PerDay, per_day),
+        (Policy::PerMonth, per_month.filter(|_| policy == Some(Policy::PerMonth))),
+    ];
+    let concerned = |wanted: Policy| policy.is_none_or(|policy| policy == wanted);
+    for (named, most) in most {
+        if let Some(most) =
+            most.filter(|&most| units > most && concerned(named) && !shadow.has(named))
+        {
+            let detail = format!("{named} never has room for more than {most}");
+            return Err(Problem::invalid("/units", detail));
+        }
+    }
+    Ok(())
+}
+
+/// The limits and what is left
+#[utoipa::path(get, path = "/v1/limits", tag = "limits",
+    responses((status = 200, description = "Every limit in force", body = List<wire::Limit>)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller<WORK>,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    let key = caller.key.as_ref().map(|pass| pass.key);
+    let told = app.ask(caller.tenant, Ask::Limits { tenant: caller.tenant, key }).await?;
+    told.render(|answer, _| {
+        let Answer::Limits(view) = answer else { return None };
+        let rows = view.states.iter().map(|state| shown(state, view.at)).collect();
+        Some(List::new(rows, None))
+    })
+}
+
+/// Which limits a request would meet, and what they would say
+#[utoipa::path(post, path = "/v1/limits/explain", tag = "limits",
+    request_body = Object,
+    responses((status = 200, description = "Every rule, and why", body = wire::Explained)))]
+async fn explain(
+    State(app): State<App>,
+    caller: Caller<WORK>,
+    _: NoQuery,
+    body: Json<Explain>,
+) -> Result<Response, Problem> {
+    let Explain { route, counts_units, units } = body.value;
+    let key = caller.key.as_ref().map(|pass| pass.key);
+    let price = caller.key.as_ref().map_or(0, |pass| pass.tenant.plan.unit_price_micros());
+    let told = app.ask(caller.tenant, Ask::Limits { tenant: caller.tenant, key }).await?;
+    told.render(|answer, _| {
+        let Answer::Limits(view) = answer else { return None };
+        let takes = |policy| match policy {
+            Policy::Rate | Policy::KeyRate | Policy::PerMinute | Policy::PerDay => {
+                if counts_units {
+                    1
+                } else {
+                    units
+                }
+            }
+            Policy::Concurrency => u64::from(counts_units),
+            Policy::PerMonth if counts_units => units,
+            Policy::Budget if counts_units => (units * price).div_ceil(10_000),
+            Policy::PerMonth | Policy::Budget => 0,
+        };
+        let states = view.states.iter().filter(|state| takes(state.policy) > 0);
+        let rules: Vec<_> = states.map(|state| rule(state, takes(state.policy), view.at)).collect();
+        let allowed = rules.iter().all(|rule| rule.allows);
+        Some(wire::Explained { route: route.to_owned(), units, allowed, rules })
+    })
+}
+
+fn rule(state: &LimitState, takes: u64, at: Time) -> wire::Rule {
+    let has_room = takes <= state.remaining;
+    let room = format!("{} of {} are left and {takes} are taken", state.remaining, most(state));
+    let why = match (has_room, state.shadow) {
+        (true, _) => room,
+        (false, true) => format!("{room}; it is in shadow mode and refuses nothing"),
+        (false, false) => room,
+    };
+    wire::Rule { limit: shown(state, at), takes, allows: has_room || state.shadow, why }
+}
+
+fn most(state: &LimitState) -> u64 {
+    state.burst.unwrap_or(state.limit)
+}
+
+fn shown(state: &LimitState, at: Time) -> wire::Limit {
+    wire::Limit {
+        policy: state.policy.name().to_owned(),
+        scope: state.scope.name().to_owned(),
+        limit: state.limit,
+        burst: state.burst,
+        window_s: state.window_s,
+        used: state.used,
+        reserved: state.reserved,
+        remaining: state.remaining,
+        // A rate of nothing never refills; a time in a thousand years says so.
+        reset_at: at.plus_ms(state.reset_ms.min(NEVER_MS)).to_string(),
+        shadow: state.shadow,
+    }
+}
+
+const NEVER_MS: u64 = 1_000 * 365 * 86_400_000;
+
+/// A limit as `/v1/me` shows it.
+pub fn left(state: &LimitState) -> tenants_wire::LimitState {
+    tenants_wire::LimitState {
+        policy: state.policy.name().to_owned(),
+        scope: state.scope.name().to_owned(),
+        limit: Some(state.limit),
+        remaining: Some(state.remaining),
+    }
+}
+
+/// Writes the headers of a counted request.
+pub fn announce(headers: &mut HeaderMap, view: &LimitsView) {
+    let policy = |state: &LimitState| {
+        let name = state.policy.name();
+        let scope = if state.scope == Scope::Key { ";pk=:a2V5:" } else { "" };
+        match (state.burst, state.window_s) {
+            (Some(burst), _) => format!("\"{name}\";q={};w=1;burst={burst}{scope}", state.limit),
+            (None, Some(window)) => format!("\"{name}\";q={};w={window}{scope}", state.limit),
+            (None, None) => format!("\"{name}\";q={}{scope}", state.limit),
+        }
+    };
+    let listed: Vec<_> = view.states.iter().filter(|state| !state.shadow).map(policy).collect();
+    let Some(tight) = view.tightest(Policy::ALL.into_iter().collect()) else { return };
+    let reset_s = tight.reset_ms.div_ceil(1000).min(NEVER_MS / 1000);
+    let state = format!("\"{}\";r={};t={reset_s}", tight.policy, tight.remaining);
+    insert(headers, &listed.join(", "), &state);
+}
+
+/// Writes both headers.
+pub fn insert(headers: &mut HeaderMap, policies: &str, state: &str) {
+    // Names and numbers: neither can fail to be a header.
+    if let (Ok(policies), Ok(state)) =
+        (HeaderValue::from_str(policies), HeaderValue::from_str(state))
+    {
+        headers.insert(RATELIMIT_POLICY, policies);
+        headers.insert(RATELIMIT, state);
+    }
+}
