@@ -1,19 +1,47 @@
 //! The one wall clock, and the shard time that owners stamp commands with.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use protocol::{Stamp, Steady, Time};
+use protocol::{NodeId, Stamp, Steady, Time};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Shard time follows the wall clock by at most this share of the time that passes.
 const SLEW_DIVISOR: u64 = 20;
+/// Older words about other walls do not count.
+const HEARD_US_MAX: u64 = 5_000_000;
 
 /// The time of day, which may jump. Nothing but [`ShardClock`], logs and the meta group reads it.
 #[must_use]
 pub fn wall() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(since.as_millis() as u64)
+}
+
+/// How much later other nodes' walls are than this node's unjumpable clock, in milliseconds, and
+/// when they said so.
+static PEERS: Mutex<BTreeMap<NodeId, (i64, u64)>> = Mutex::new(BTreeMap::new());
+
+/// Notes what another node's wall shows.
+pub(crate) fn hear(node: NodeId, wall: Time) {
+    let boot_us = boot_us();
+    let offset = wall.0 as i64 - (boot_us / 1000) as i64;
+    PEERS.lock().unwrap_or_else(|_| std::process::abort()).insert(node, (offset, boot_us));
+}
+
+/// The time of day that most nodes agree on: the median of this wall and of those heard lately, the
+/// earlier of the middle two. One wall that jumps moves nothing.
+fn agreed_wall(boot_us: u64) -> Time {
+    let boot_ms = (boot_us / 1000) as i64;
+    let mut offsets = vec![wall().0 as i64 - boot_ms];
+    let peers = PEERS.lock().unwrap_or_else(|_| std::process::abort());
+    let fresh = peers.values().filter(|(_, at)| boot_us.saturating_sub(*at) < HEARD_US_MAX);
+    offsets.extend(fresh.map(|(offset, _)| offset));
+    drop(peers);
+    offsets.sort_unstable();
+    let median = offsets[(offsets.len() - 1) / 2];
+    Time((boot_ms + median).max(0) as u64)
 }
 
 /// Microseconds on the clock that never jumps and counts suspension.
@@ -37,12 +65,12 @@ struct State {
 }
 
 impl ShardClock {
-    /// The clock of an ownership that begins: not before what was applied, and not before the wall
-    /// clock, so that a cluster that rested does not date its work to the day before.
+    /// The clock of an ownership that begins: not before what was applied, and not before the time
+    /// that the nodes agree on, so that a cluster that rested does not date its work to the day before.
     /// Service time goes on where the last owner's was last applied.
     #[must_use]
     pub fn open(applied: Time, steady: Steady) -> Self {
-        let start = applied.max(wall());
+        let start = applied.max(agreed_wall(boot_us()));
         let (shard_us, steady_us) = (start.0 * 1000, steady.0 * 1000);
         Self { state: Mutex::new(State { shard_us, steady_us, boot_us: boot_us() }) }
     }
@@ -57,7 +85,8 @@ impl ShardClock {
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         let mut state = self.state.lock().unwrap_or_else(|_| std::process::abort());
-        state.advance(boot_us(), wall().0 * 1000);
+        let boot_us = boot_us();
+        state.advance(boot_us, agreed_wall(boot_us).0 * 1000);
         let (time, steady) = (Time(state.shard_us / 1000), Steady(state.steady_us / 1000));
         Stamp { time, steady, offset_s: 0 }
     }
@@ -89,6 +118,20 @@ mod tests {
         state.advance(2_000_000, 99 * hour);
         assert_eq!(state.shard_us, 10 * hour + 2_000_000);
         assert_eq!(state.steady_us, 2_000_007);
+    }
+
+    #[test]
+    fn one_wall_that_jumps_is_outvoted() {
+        let (now, hour) = (wall(), 3_600_000);
+        hear(NodeId(2), now.plus_ms(3));
+        hear(NodeId(3), now.plus_ms(hour));
+        assert!(agreed_wall(boot_us()).ms_since(now) < hour / 2);
+        // Alone with one that jumped ahead, the earlier of the two counts.
+        hear(NodeId(2), now.plus_ms(hour));
+        hear(NodeId(3), now.plus_ms(hour));
+        assert!(agreed_wall(boot_us()).ms_since(now) > hour / 2);
+        PEERS.lock().unwrap().remove(&NodeId(3));
+        assert!(agreed_wall(boot_us()).ms_since(now) < hour / 2);
     }
 
     #[test]

@@ -181,8 +181,7 @@ impl Grants {
         match router.ask(group, ask).await.answered.map_err(NoPass::Unanswered)? {
             Answer::View(view) => {
                 let pass = Arc::new(Pass::new(*view, digest, lease, asked_us));
-                let kept = self.inner.table.insert(fence, &pass);
-                Ok(kept.then_some(pass))
+                Ok(self.inner.table.insert(fence, pass))
             }
             Answer::NoLease => {
                 self.drop_group(&lease);

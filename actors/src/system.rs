@@ -273,7 +273,7 @@ async fn follow_ownership(group: Group, supervisor: BoundedRef<Change>) {
 
 fn load_of(slots: &Slots, runner: &Runner) -> Load {
     let documents = runner.documents_waiting() + slots.depth() as u64;
-    Load { slots: slots.settings().slots.max(1) as u32, documents }
+    Load { slots: slots.settings().slots.max(1) as u32, documents, wall: crate::clock::wall() }
 }
 
 async fn publish_load(me: Worker, slots: Slots, runner: Runner, workers: Workers) {
@@ -377,8 +377,11 @@ impl Inbound for Gate {
             return;
         }
         let worker = Worker { node: NodeId(from.node), incarnation: from.incarnation };
-        match codec::decode(&envelope.payload) {
-            Ok(load) => self.workers.note(worker, load),
+        match codec::decode::<Load>(&envelope.payload) {
+            Ok(load) => {
+                crate::clock::hear(worker.node, load.wall);
+                self.workers.note(worker, load);
+            }
             Err(error) => debug!(%error, "load of a peer not understood"),
         }
     }

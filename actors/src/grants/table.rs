@@ -67,20 +67,25 @@ impl Table {
         self.fence.load(Ordering::SeqCst)
     }
 
-    /// Takes a pass in, unless something was removed since `fence`.
-    pub(super) fn insert(&self, fence: u64, pass: &Arc<Pass>) -> bool {
+    /// Takes a pass in and returns it, or the one that was fetched by somebody else meanwhile; none
+    /// when something was removed since `fence`.
+    pub(super) fn insert(&self, fence: u64, pass: Arc<Pass>) -> Option<Arc<Pass>> {
         let digest = pass.digest;
         let mut part = self.part(&digest).write().unwrap_or_else(|_| std::process::abort());
         if self.fence() != fence {
-            return false;
+            return None;
+        }
+        let now_us = crate::clock::boot_us();
+        if let Some(other) = part.get(&digest.0).filter(|other| other.holds(now_us)) {
+            return Some(Arc::clone(other));
         }
         if part.len() >= PASSES_MAX / PARTS {
             evict(&mut part);
         }
-        if let Some(older) = part.insert(digest.0, Arc::clone(pass)) {
+        if let Some(older) = part.insert(digest.0, Arc::clone(&pass)) {
             older.kill();
         }
-        true
+        Some(pass)
     }
 
     /// Removes passes and returns them. A pass that is taken in while this runs was asked for

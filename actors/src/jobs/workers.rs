@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::NodeId;
 use protocol::codec;
 use protocol::jobs::{Assignment, Worker};
 use protocol::peer::Work;
+use protocol::{NodeId, Time};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -30,6 +30,8 @@ pub struct Load {
     pub slots: u32,
     /// Documents that wait or run.
     pub documents: u64,
+    /// What its wall clock shows.
+    pub wall: Time,
 }
 
 /// Room that a node has for more.

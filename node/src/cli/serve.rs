@@ -150,7 +150,8 @@ async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
     };
     let stop = CancellationToken::new();
     let listener = listener_of(listener)?;
-    let server = tokio::spawn(serve::serve(listener, router, edge, limits, stop.clone()));
+    let lane = Some(serve::lane::Lane::new(system.grants.clone(), edge.clone()));
+    let server = tokio::spawn(serve::serve(listener, router, edge, limits, lane, stop.clone()));
     let outcome = tokio::select! {
         stopped = signals::stop_requested() => stopped.map(drop),
         group = node.host.failed() => {

@@ -4,6 +4,7 @@
 //! nothing there bounds how many there are. Everything that may wait here has a limit in [`Limits`].
 
 mod framing;
+pub mod lane;
 mod socket;
 
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use self::framing::HEAD_BYTES_MAX;
+use self::lane::Lane;
 use self::socket::{Refuse, Shared, Socket};
 use super::context::{Edge, request_id};
 use super::error::{Code, PROBLEM_JSON, Problem};
@@ -82,12 +84,13 @@ pub async fn serve(
     router: Router,
     edge: Edge,
     limits: Limits,
+    lane: Option<Lane>,
     shutdown: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let killed = CancellationToken::new();
     let server =
-        Server { router, edge, limits, shutdown: shutdown.clone(), killed: killed.clone() };
+        Server { router, edge, limits, lane, shutdown: shutdown.clone(), killed: killed.clone() };
     let mut pause = ACCEPT_PAUSES.0;
     loop {
         let accepted = tokio::select! {
@@ -136,6 +139,7 @@ struct Server {
     router: Router,
     edge: Edge,
     limits: Limits,
+    lane: Option<Lane>,
     shutdown: CancellationToken,
     killed: CancellationToken,
 }
@@ -173,7 +177,8 @@ impl Server {
         let shared = Arc::new(Shared::default());
         let edge = self.edge.clone();
         let refuse: Refuse = Arc::new(move |code, head| refusal(&edge, code, head));
-        let socket = Socket::new(stream, self.limits, Arc::clone(&shared), refuse);
+        let socket =
+            Socket::new(stream, self.limits, Arc::clone(&shared), refuse, self.lane.clone());
         let service = service_fn(|request| Box::pin(self.answer(request, peer, &shared)));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -188,6 +193,7 @@ impl Server {
                 ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
                 () = self.shutdown.cancelled(), if !stopping => {
                     stopping = true;
+                    shared.stopping.store(true, Ordering::Release);
                     Pin::new(&mut connection).graceful_shutdown();
                 }
             }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, timeout};
 
 use super::Limits;
 use super::framing::{Framer, Step};
+use super::lane::Lane;
 use crate::http::error::Code;
 
 /// Bytes read at once.
@@ -29,6 +30,8 @@ const POISON: &[u8] = b"?\r\n\r\n";
 pub(super) struct Shared {
     /// A request is being answered.
     pub(super) busy: AtomicBool,
+    /// The connection is to end; nothing is answered beside the parser any more.
+    pub(super) stopping: AtomicBool,
 }
 
 /// Makes the answer to bytes that are no request; gets hyper's own head.
@@ -49,6 +52,9 @@ pub(super) struct Socket {
     reading: Clock,
     writing: Clock,
     outgoing: BytesMut,
+    lane: Option<Lane>,
+    /// The parser has words that the socket did not take yet; nobody may speak before they are out.
+    stalled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +96,7 @@ impl Socket {
         limits: Limits,
         shared: Arc<Shared>,
         refuse: Refuse,
+        lane: Option<Lane>,
     ) -> Self {
         Self {
             stream,
@@ -105,7 +112,33 @@ impl Socket {
             reading: Clock::new(),
             writing: Clock::new(),
             outgoing: BytesMut::new(),
+            lane,
+            stalled: false,
         }
+    }
+
+    /// Answers the request whose head was just framed, if the lane takes it; the parser never sees it.
+    fn overtake(&mut self, head: usize) -> bool {
+        let idle = || !self.stalled && !self.shared.busy.load(Ordering::Acquire);
+        let open = || !self.shared.stopping.load(Ordering::Acquire);
+        let Some(lane) = self.lane.as_ref().filter(|_| idle() && open()) else { return false };
+        let Some(length) = Lane::body_of(&self.received[..head]) else { return false };
+        let end = head + length;
+        if self.received.len() < end {
+            return false;
+        }
+        let (before, body) = self.received[..end].split_at(head);
+        if !lane.answer(before, body, &mut self.outgoing) {
+            return false;
+        }
+        self.received.advance(head);
+        // Its body is framed like any other, and passed over.
+        if length > 0 {
+            let body = self.framer.step(&self.received[..length]);
+            debug_assert_eq!(body, Step::Pass(length));
+            self.received.advance(length);
+        }
+        true
     }
 
     /// Ends the connection so that the client can still read our last words: closing a socket with
@@ -212,6 +245,8 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // What the lane has answered goes out before anything else is read.
+        ready!(this.poll_outgoing(cx))?;
         loop {
             if this.pass(buffer) || this.ended || this.refused.is_some() {
                 return Poll::Ready(Ok(()));
@@ -219,9 +254,13 @@ impl AsyncRead for Socket {
             let head = this.framer.in_head();
             match this.framer.step(&this.received) {
                 Step::Pass(count) => {
-                    this.passable = count;
                     this.requests += u64::from(head);
                     this.reading.waiting = None;
+                    if head && this.overtake(count) {
+                        ready!(this.poll_outgoing(cx))?;
+                    } else {
+                        this.passable = count;
+                    }
                     continue;
                 }
                 Step::Skip(count) => {
@@ -271,6 +310,7 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Ok(bytes.len()));
         }
         let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.stalled = true;
         self.progress(wrote, cx)
     }
 
@@ -285,6 +325,7 @@ impl AsyncWrite for Socket {
         }
         ready!(self.poll_outgoing(cx))?;
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.stalled = true;
         self.progress(wrote, cx)
     }
 
@@ -294,6 +335,8 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_outgoing(cx))?;
+        // The parser flushes when it has nothing left to write.
+        self.stalled = false;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

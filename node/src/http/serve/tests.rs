@@ -64,7 +64,8 @@ async fn start(limits: Limits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let served = tokio::spawn(serve(listener, router, edge.clone(), limits, shutdown.clone()));
+    let served =
+        tokio::spawn(serve(listener, router, edge.clone(), limits, None, shutdown.clone()));
     Running { address, shutdown, served, edge }
 }
 
