@@ -15,12 +15,20 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use report::Report;
-use scenarios::{Run, crash_all, crash_one, fsync_order, job_owner};
+use scenarios::{Run, crash_all, crash_one, fsync_order, job_owner, month, rate, revoke};
 
 /// The figures of the continuous build, which has minutes.
-const SHORT: Rounds = Rounds { crash_one: 6, crash_all: 2, job_owner: 1 };
+const SHORT: Rounds =
+    Rounds { crash_one: 6, crash_all: 2, job_owner: 1, rate_s: 8, month_units: 1_000, revoke: 40 };
 /// The figures that a release is held to.
-const FULL: Rounds = Rounds { crash_one: 100, crash_all: 20, job_owner: 20 };
+const FULL: Rounds = Rounds {
+    crash_one: 100,
+    crash_all: 20,
+    job_owner: 20,
+    rate_s: 60,
+    month_units: 10_000,
+    revoke: 2_000,
+};
 
 /// Kill nodes, then look for what was acknowledged
 #[derive(Debug, Parser)]
@@ -56,6 +64,26 @@ enum Command {
         #[arg(long, default_value_t = FULL.job_owner)]
         rounds: u32,
     },
+    /// A rate is hammered on all nodes during a fault: in no interval is too much admitted
+    Rate {
+        /// Of which kind; all of them by default
+        #[arg(long)]
+        fault: Option<rate::Fault>,
+        #[arg(long, default_value_t = FULL.rate_s)]
+        secs: u64,
+    },
+    /// A month's units are spent by 50 clients under kills: spent once, never beyond the limit
+    Month {
+        #[arg(long, default_value_t = FULL.month_units)]
+        units: u64,
+    },
+    /// Keys are revoked, tenants suspended and resumed: nothing acknowledged is seen otherwise
+    Revoke {
+        #[arg(long)]
+        fault: Option<revoke::Fault>,
+        #[arg(long, default_value_t = FULL.revoke)]
+        rounds: u32,
+    },
     /// Every acknowledgement follows a completed sync of its records, seen by strace
     FsyncOrder,
     /// All of them, briefly
@@ -68,6 +96,9 @@ struct Rounds {
     crash_one: u32,
     crash_all: u32,
     job_owner: u32,
+    rate_s: u64,
+    month_units: u64,
+    revoke: u32,
 }
 
 #[tokio::main]
@@ -91,6 +122,9 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::CrashOne { rounds } => crash_one::run(run, rounds).await,
         Command::CrashAll { rounds } => crash_all::run(run, rounds).await,
         Command::JobOwner { rounds } => job_owner::run(run, rounds).await,
+        Command::Rate { fault, secs } => rate::run(run, fault, secs).await,
+        Command::Month { units } => month::run(run, units).await,
+        Command::Revoke { fault, rounds } => revoke::run(run, fault, rounds).await,
         Command::FsyncOrder => fsync_order::run(run).await,
         Command::Short => all(run, SHORT).await,
         Command::Full => all(run, FULL).await,
@@ -101,5 +135,8 @@ async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     crash_one::run(run, rounds.crash_one).await?;
     crash_all::run(run, rounds.crash_all).await?;
     job_owner::run(run, rounds.job_owner).await?;
+    rate::run(run, None, rounds.rate_s).await?;
+    month::run(run, rounds.month_units).await?;
+    revoke::run(run, None, rounds.revoke).await?;
     fsync_order::run(run).await
 }

@@ -4,11 +4,17 @@ pub(crate) mod crash_all;
 pub(crate) mod crash_one;
 pub(crate) mod fsync_order;
 pub(crate) mod job_owner;
+pub(crate) mod month;
+pub(crate) mod rate;
+pub(crate) mod revoke;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use client::tenants::{NewTenant, unlimited};
+use client::{Client, Credential};
 
+use crate::live::Live;
 use crate::report::Report;
 use crate::workloads::Working;
 
@@ -40,4 +46,34 @@ async fn written(
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// A tenant that a scenario made for itself.
+pub(crate) struct Guest {
+    pub(crate) id: String,
+    pub(crate) key: String,
+}
+
+impl Guest {
+    /// Makes a tenant without limits but for these.
+    pub(crate) async fn hire(live: &Live, name: &str, limits: &[(&str, u64)]) -> Result<Guest> {
+        let mut overrides = unlimited();
+        overrides.extend(limits.iter().map(|&(limit, most)| (limit.to_owned(), Some(most))));
+        let wanted = NewTenant {
+            name: name.to_owned(),
+            plan: Some("enterprise".to_owned()),
+            overrides: Some(overrides),
+        };
+        let made = live.cluster.admin()?.create_tenant(&wanted, &client::fresh_key()).await?.body;
+        let key = made.api_key.context("a new tenant came without a key")?;
+        Ok(Guest { id: made.id, key })
+    }
+
+    /// The node that owns the tenant's shard, as a node that lives says.
+    pub(crate) async fn owner(&self, live: &Live) -> Result<usize> {
+        let usage = live.cluster.urls();
+        let client = Client::new(usage, Credential::key(&self.key))?;
+        let name = client.usage().await?.meta.owner.context("an answer without Skep-Owner")?;
+        live.cluster.index_of(&name).context("an owner that is no node")
+    }
 }

@@ -1,5 +1,6 @@
 //! Who writes: one writer for each of at least one tenant per shard, through all nodes.
 
+pub(crate) mod hammer;
 mod writer;
 
 use std::collections::BTreeSet;

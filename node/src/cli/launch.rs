@@ -171,6 +171,20 @@ impl Cluster {
         process.gone(STOP_GRACE).await
     }
 
+    /// Stops node `i` in its tracks (SIGSTOP); its connections stay open.
+    pub fn freeze(&self, i: usize) {
+        if let Some(process) = &self.processes[i] {
+            process.freeze();
+        }
+    }
+
+    /// Lets a frozen node go on (SIGCONT).
+    pub fn thaw(&self, i: usize) {
+        if let Some(process) = &self.processes[i] {
+            process.thaw();
+        }
+    }
+
     /// Stops node `i` with SIGTERM, and with SIGKILL if it takes longer than [`STOP_GRACE`].
     pub async fn stop(&self, i: usize) -> Result<Option<ExitStatus>, LaunchError> {
         let Some(process) = &self.processes[i] else { return Ok(None) };

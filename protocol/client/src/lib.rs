@@ -11,6 +11,7 @@ mod retry;
 pub mod cluster;
 pub mod jobs;
 pub mod keys;
+pub mod limits;
 pub mod operations;
 pub mod scan;
 pub mod tenants;

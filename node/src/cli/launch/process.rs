@@ -90,6 +90,16 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
+    /// SIGSTOP: the process is there and does nothing until it is thawed.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT after [`Self::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Blocks until a killed child is gone; for `Drop`, which cannot await.
     pub(super) fn reap(&self) {
         if self.exit.is_some() && self.is_alive() {
