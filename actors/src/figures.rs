@@ -36,6 +36,14 @@ pub struct Figures {
     pub shadowed: IntCounterVec,
     /// Commit to confirmation by all holders, of what was called back.
     pub recall_seconds: Histogram,
+    /// Refusals and reads that were written to an audit.
+    pub audit_calls: IntCounter,
+    /// Calls that could not be written.
+    pub audit_uncounted: IntCounter,
+    /// Heads of chains that this node has signed.
+    pub audit_signatures: IntCounter,
+    /// Calls without a credential that counts.
+    pub auth_failures: IntCounter,
     /// Of the grants.
     pub grants: GrantFigures,
 }
@@ -104,6 +112,10 @@ impl Figures {
             rate_limit_hits: counters("rate_limit_hits_total", "Limits met", "policy"),
             shadowed: counters("limit_shadowed_total", "Shadow limits met", "policy"),
             recall_seconds: timer("recall_duration_seconds", "Commit to confirmed everywhere"),
+            audit_calls: counter("audit_calls_total", "Refusals and reads written"),
+            audit_uncounted: counter("audit_calls_lost_total", "Calls that could not be written"),
+            audit_signatures: counter("audit_signatures_total", "Heads of chains signed"),
+            auth_failures: counter("auth_failures_total", "Calls without a credential that counts"),
             grants: GrantFigures::new(),
         }
     }
@@ -122,6 +134,10 @@ impl Figures {
             Box::new(self.rate_limit_hits.clone()),
             Box::new(self.shadowed.clone()),
             Box::new(self.recall_seconds.clone()),
+            Box::new(self.audit_calls.clone()),
+            Box::new(self.audit_uncounted.clone()),
+            Box::new(self.audit_signatures.clone()),
+            Box::new(self.auth_failures.clone()),
             Box::new(self.grants.hits.clone()),
             Box::new(self.grants.misses.clone()),
             Box::new(self.grants.decisions.clone()),

@@ -215,7 +215,7 @@ impl State {
         let command = protocol::Command::Job(tenant, Command::Lease { job, task, worker });
         let owned = Arc::clone(&self.owned);
         self.later(async move {
-            let answered = owned.propose(command, None).await;
+            let answered = owned.propose(command).await;
             Some(Message::Leased(key, worker, answered))
         });
     }
@@ -275,7 +275,7 @@ impl State {
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
     match ask {
-        Ask::Propose { command, once, .. } => owned.propose(*command, once).await,
+        Ask::Propose { command, once, note } => owned.propose_once(*command, once, note).await,
         Ask::Finished { tenant, job, task, attempt, result } => {
             finish(owned, tenant, job, task, attempt, result).await
         }
@@ -307,6 +307,7 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Key(..)
         | Ask::Keys { .. }
         | Ask::Usage { .. }
+        | Ask::Audit { .. }
         | Ask::Limits { .. }
         | Ask::Running { .. } => Ok(Answer::Refused(Refusal::NotFound)),
     }
@@ -321,7 +322,7 @@ async fn finish(
     result: TaskResult,
 ) -> Answered {
     let command = Command::Complete { job, task, attempt, result };
-    let answered = owned.propose(protocol::Command::Job(tenant, command), None).await;
+    let answered = owned.propose(protocol::Command::Job(tenant, command)).await;
     if let Ok(Answer::Applied(applied)) = &answered
         && let Ok(Reply::Completed { status, counts }) = &applied.outcome
     {

@@ -3,6 +3,7 @@
 //! ractor, ort and rten are named in this crate and nowhere else.
 
 pub mod ask;
+pub mod audit;
 pub mod blobs;
 pub mod bounded;
 pub mod clock;

@@ -111,7 +111,7 @@ async fn close(owned: &Owned, worker: Worker, id: LeaseId) -> Answered {
 /// Frees what a node holds by the state, if it holds anything.
 async fn lapse(owned: &Owned, worker: Worker, running: Vec<u64>) -> Result<(), AskError> {
     if owned.group.view().limits.holders().contains(&worker) {
-        owned.propose(protocol::Command::Lapse { worker, running }, None).await?;
+        owned.propose(protocol::Command::Lapse { worker, running }).await?;
     }
     Ok(())
 }
@@ -123,7 +123,7 @@ async fn slab(owned: &Owned, lease: LeaseId, tenant: TenantId, command: Command)
     if !owned.leases.holds(worker, lease) {
         return Ok(Answer::NoLease);
     }
-    match owned.propose(protocol::Command::Limits(tenant, command), None).await? {
+    match owned.propose(protocol::Command::Limits(tenant, command)).await? {
         Answer::Applied(applied) => Ok(match applied.outcome {
             Ok(Reply::Slab(slab)) => Answer::Slab(slab),
             Ok(_) => Answer::Refused(Refusal::NotFound),

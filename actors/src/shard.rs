@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use protocol::audit::Note;
 use protocol::idempotency::Once;
 use protocol::owner::Owner;
 use protocol::peer::{Answer, Ask};
@@ -43,10 +44,20 @@ impl Owned {
 
     /// Replicates a command under this ownership. What takes rights away, or gives others, is
     /// answered when no node goes by the old ones any more.
-    pub(crate) async fn propose(&self, command: Command, once: Option<Once>) -> Answered {
+    pub(crate) async fn propose(&self, command: Command) -> Answered {
+        self.propose_once(command, None, None).await
+    }
+
+    /// The same for a caller who promised to send it once, or whose call is audited.
+    pub(crate) async fn propose_once(
+        &self,
+        command: Command,
+        once: Option<Once>,
+        note: Option<Box<Note>>,
+    ) -> Answered {
         let (recall, payer) = (recall_of(&command), payer_of(&command));
         let at = self.clock.stamp();
-        let proposal = Proposal { at, once, command };
+        let proposal = Proposal { at, once, command, note };
         let timer = figures().proposal_seconds.start_timer();
         let applied = self.group.propose(self.owner.epoch, proposal).await?;
         timer.observe_duration();
@@ -92,6 +103,7 @@ fn recall_of(command: &Command) -> Option<Option<TenantId>> {
         | Command::Job(..)
         | Command::Node(_)
         | Command::Limits(..)
+        | Command::Audit(..)
         | Command::Lapse { .. } => None,
     }
 }
@@ -123,6 +135,7 @@ impl Mailboxes {
             | Ask::Tenants { .. }
             | Ask::Key(..)
             | Ask::Keys { .. }
+            | Ask::Audit { .. }
             | Ask::Usage { .. } => self.tenants.try_send(request),
         };
         let group = self.group;

@@ -7,12 +7,13 @@
 //! ClusterTransport ── NodeGateway, node server ── one session per peer
 //! ```
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
+use protocol::audit::{Head, Signature};
 use protocol::jobs::Worker;
 use protocol::owner::Owner;
 use protocol::peer::{Ask, Work};
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info};
 
 use crate::ask::AskError;
+use crate::audit::{self, KIND_SIGN, Signer};
 use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
 use crate::grants::{Grants, KIND_RECALL};
@@ -47,7 +49,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 const CHANGES_MAX: usize = 4096;
 
 /// The actors of a node. Clones are the same tree.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct System {
     pub host: Arc<Host>,
     pub router: Router,
@@ -56,7 +58,15 @@ pub struct System {
     pub blobs: Blobs,
     pub runner: Runner,
     pub grants: Grants,
+    signer: Signer,
+    transport: Arc<OnceLock<Arc<dyn PeerTransport>>>,
     failed: watch::Receiver<bool>,
+}
+
+impl std::fmt::Debug for System {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "actors of {}", self.host.node())
+    }
 }
 
 impl System {
@@ -67,6 +77,7 @@ impl System {
         workers: Workers,
         slots: Slots,
         blobs: Blobs,
+        signer: Signer,
     ) -> Result<Self, ActorProcessingErr> {
         let identity = host.peers().identity();
         let me = Worker { node: identity.node, incarnation: identity.incarnation };
@@ -80,17 +91,37 @@ impl System {
         let supervisor = BoundedRef::new(supervisor, CHANGES_MAX);
         tokio::spawn(follow_groups(Arc::clone(&host), supervisor));
         tokio::spawn(publish_load(me, slots.clone(), runner.clone(), workers.clone()));
-        Ok(Self { host, router, workers, slots, blobs, runner, grants, failed })
+        let transport = Arc::default();
+        Ok(Self { host, router, workers, slots, blobs, runner, grants, signer, transport, failed })
     }
 
     /// Connects the tree with those of other nodes.
     pub fn connect(&self, transport: &Arc<dyn PeerTransport>) {
+        // Set once, at boot.
+        let _ = self.transport.set(Arc::clone(transport));
         self.router.set_transport(Arc::clone(transport));
         self.workers.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
         let identity = self.host.peers().identity();
         let (slots, runner) = (self.slots.clone(), self.runner.clone());
         tokio::spawn(tell_load(identity.node, Arc::clone(transport), slots, runner));
+    }
+
+    /// Signatures of replicas that have this head in their own state.
+    pub async fn signatures(&self, group: GroupId, head: &Head) -> Vec<Signature> {
+        let map = self.host.map().borrow().clone();
+        let placement = map.as_ref().and_then(|map| map.groups.get(&group));
+        let nodes: BTreeSet<NodeId> =
+            placement.iter().flat_map(|at| at.replicas.values().copied()).collect();
+        let me = self.host.node();
+        let asked = nodes.into_iter().map(|node| async move {
+            match self.transport.get().filter(|_| node != me) {
+                Some(transport) => audit::ask_to_sign(transport, node, group, head).await,
+                None if node == me => self.signer.sign(&self.host, group, head).await,
+                None => None,
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Returns when the tree cannot go on and the node should end.
@@ -238,7 +269,7 @@ impl Tree {
 
 /// Watches every group that has a replica here, those that come later included.
 async fn follow_groups(host: Arc<Host>, supervisor: BoundedRef<Change>) {
-    let mut watched = std::collections::BTreeSet::new();
+    let mut watched = BTreeSet::new();
     let mut ticks = tokio::time::interval(GROUPS_INTERVAL);
     loop {
         ticks.tick().await;
@@ -311,6 +342,8 @@ pub struct Gate {
     workers: Workers,
     runner: Runner,
     grants: Grants,
+    signer: Signer,
+    host: Arc<Host>,
 }
 
 impl Gate {
@@ -322,6 +355,8 @@ impl Gate {
             workers: system.workers.clone(),
             runner: system.runner.clone(),
             grants: system.grants.clone(),
+            signer: system.signer.clone(),
+            host: Arc::clone(&system.host),
         }
     }
 
@@ -358,6 +393,13 @@ impl Inbound for Gate {
                 }
                 KIND_WORK => match codec::decode::<Work>(&envelope.payload) {
                     Ok(Work::Run(task)) => reply(&gate.runner.take(task)),
+                    Err(_) => ReplyFrame::Internal,
+                },
+                KIND_SIGN => match codec::decode(&envelope.payload) {
+                    Ok(head) => {
+                        let group = GroupId(envelope.shard);
+                        reply(&gate.signer.sign(&gate.host, group, &head).await)
+                    }
                     Err(_) => ReplyFrame::Internal,
                 },
                 KIND_RECALL => match codec::decode(&envelope.payload) {

@@ -7,7 +7,7 @@ use protocol::keys::Key;
 use protocol::peer::{Admission, Answer, Ask, Caller, LeaseId, View};
 use protocol::plans::Limits;
 use protocol::tenants::{Status, Tenant};
-use protocol::{Digest, Refusal, TenantId};
+use protocol::{Digest, Refusal, TenantId, audit};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft::machine::Machine;
 
@@ -58,7 +58,7 @@ impl Actor for TenantActor {
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
     match ask {
-        Ask::Propose { command, once, .. } => owned.propose(*command, once).await,
+        Ask::Propose { command, once, note } => owned.propose_once(*command, once, note).await,
         Ask::View { worker, lease, tenant, digest } => {
             view_of_key(owned, worker, lease, tenant, digest).await
         }
@@ -117,6 +117,15 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
         Ask::Usage { tenant, period } => view.tenants.get(*tenant).map_or(missing, |tenant| {
             Answer::Usage(view.usage.report(tenant, *period, owned.stamp(view, tenant.id)))
         }),
+        Ask::Audit { tenant, beyond, limit, ascending } => {
+            let limit = bounded(*limit);
+            let records = match ascending {
+                true => view.audit.after(*tenant, *beyond, limit),
+                false => view.audit.before(*tenant, *beyond, limit),
+            };
+            let (seq, head) = view.audit.head(*tenant);
+            Answer::Audit(audit::Page { records, seq, head, applied: owned.group.applied() })
+        }
         Ask::Propose { .. }
         | Ask::View { .. }
         | Ask::Lease { .. }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use actors::audit::Signer;
 use actors::blobs::Blobs;
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
@@ -28,7 +29,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::identity::{IdentityError, NodeFile};
+use crate::identity::{self, IdentityError, NodeFile};
 
 /// How long a new node waits for the cluster that it joins.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -128,7 +129,9 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let (wal, found) = open_log(&data).await?;
     let http = bind(&config.node.http).await?;
     let peer = bind(&config.node.peer).await?;
-    let mut registration = registration(&config, &http, &peer)?;
+    let secret = identity::signing_secret(&data);
+    let secret = secret.map_err(|error| BootError::Refused(error.to_string()))?;
+    let mut registration = registration(&config, &http, &peer, &secret)?;
     let used = !found.groups.is_empty();
     let (file, addresses) = identify(&data, used, join, &mut registration).await?;
     let identity = file.identity().ok_or_else(|| failed("node.json has no identity"))?;
@@ -155,7 +158,8 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let slots = start_slots(&config).await?;
     let me = Worker { node: identity.node, incarnation: identity.incarnation };
     let router = Router::new(Arc::clone(&host));
-    let system = System::start(Arc::clone(&host), router, Workers::new(me), slots, blobs);
+    let signer = Signer::new(identity.node, identity.cluster, &secret);
+    let system = System::start(Arc::clone(&host), router, Workers::new(me), slots, blobs, signer);
     let system = system.await.map_err(|error| failed(&error.to_string()))?;
     let transport = connect(&host, &system, &doors, &identity).await?;
     raft.handle().spawn(raft::members::run(Arc::clone(&host), up(&transport)));
@@ -198,6 +202,7 @@ fn registration(
     config: &Config,
     http: &TcpListener,
     peer: &TcpListener,
+    secret: &[u8; 32],
 ) -> Result<Registration, BootError> {
     let told = |set: &str, listener: &TcpListener| {
         if !set.is_empty() {
@@ -211,6 +216,7 @@ fn registration(
         http: format!("http://{}", told(&config.node.advertise_http, http)?),
         peer: told(&config.node.advertise_peer, peer)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        key: Signer::public(secret),
     })
 }
 

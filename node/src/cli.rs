@@ -15,6 +15,7 @@ pub mod launch;
 pub mod output;
 pub mod serve;
 
+mod audit;
 mod cluster;
 mod completions;
 mod dev;
@@ -88,6 +89,9 @@ enum Command {
     /// Manage keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Export and verify the audit of a tenant
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Look at the cluster (operator)
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -130,6 +134,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Job(command) => job::run(command, context).await,
         Command::Tenant(command) => tenant::run(command, context).await,
         Command::Key(command) => key::run(command, context).await,
+        Command::Audit(command) => audit::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
         Command::Model(command) => model::run(command, context),
         Command::Demo(command) => demo::run(command, context.output).await,

@@ -56,6 +56,7 @@ pub struct Config {
     pub inference: Inference,
     pub http: Http,
     pub log: Log,
+    pub audit: Audit,
 }
 
 /// Addresses.
@@ -92,6 +93,13 @@ pub struct Http {
 pub struct Log {
     pub format: LogFormat,
     pub filter: String,
+}
+
+/// The audit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    pub reads_per_mille: u32,
 }
 
 /// How log lines look.

@@ -3,6 +3,7 @@
 use utoipa_axum::router::OpenApiRouter;
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod cluster;
@@ -45,6 +46,7 @@ pub fn routes(app: App) -> Result<axum::Router, serde_json::Error> {
         .merge(scan::routes())
         .merge(jobs::routes())
         .merge(usage::routes())
+        .merge(audit::routes())
         .merge(cluster::routes());
     let (router, _) = docs::publish(table)?;
     Ok(context::complete(router.with_state(app), edge))

@@ -86,21 +86,12 @@ impl NodeFile {
     /// Writes the file so that it survives a power cut.
     pub fn write(&self, data: &Path) -> Result<(), IdentityError> {
         let path = path(data);
-        let new = data.join("node.json.new");
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
-            file.sync_data()?;
-            std::fs::rename(&new, &path)?;
-            File::open(data)?.sync_all()
+        let write = || {
+            let mut text = serde_json::to_vec_pretty(self)?;
+            text.push(b'\n');
+            written_whole(data, &path, &text)
         };
-        write().map_err(|error| IdentityError::Io(path.clone(), error))
+        write().map_err(|error: io::Error| IdentityError::Io(path.clone(), error))
     }
 
     /// This node to its peers.
@@ -123,6 +114,39 @@ impl std::fmt::Debug for NodeFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} of {}, incarnation {}", self.node, self.cluster, self.incarnation)
     }
+}
+
+/// `DIR/sign.key`: what this node signs with, made at its first start. Text: the format's number, then
+/// 64 hex digits.
+pub fn signing_secret(data: &Path) -> Result<[u8; 32], IdentityError> {
+    let path = data.join("sign.key");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let secret = text.trim_end().strip_prefix("1 ");
+            let secret = secret.and_then(|hex| protocol::Digest::parse(hex).ok());
+            let damaged = || IdentityError::Damaged(path.clone(), "no key in it".to_owned());
+            Ok(secret.ok_or_else(damaged)?.0)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret: [u8; 32] = rand::random();
+            let text = format!("1 {}\n", protocol::Digest(secret));
+            written_whole(data, &path, text.as_bytes())
+                .map_err(|error| IdentityError::Io(path.clone(), error))?;
+            Ok(secret)
+        }
+        Err(error) => Err(IdentityError::Io(path, error)),
+    }
+}
+
+/// Writes a private file so that it is there whole or not at all.
+fn written_whole(data: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    std::fs::rename(&new, path)?;
+    File::open(data)?.sync_all()
 }
 
 fn path(data: &Path) -> PathBuf {

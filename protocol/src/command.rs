@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Note;
 use crate::idempotency::Once;
 use crate::jobs::Worker;
 use crate::keys::{Key, Scope};
@@ -10,7 +11,9 @@ use crate::nodes::Node;
 use crate::owner::{Epoch, OpenOwner, Owner};
 use crate::peer::{LimitsView, Slab};
 use crate::tenants::Tenant;
-use crate::{KeyId, ReplicaId, Stamp, TenantId, Time, jobs, keys, limits, nodes, tenants, usage};
+use crate::{
+    KeyId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits, nodes, tenants, usage,
+};
 
 /// Commands in one entry, at most.
 pub const PROPOSALS_MAX: usize = 256;
@@ -31,13 +34,15 @@ pub struct Proposal {
     pub at: Stamp,
     pub once: Option<Once>,
     pub command: Command,
+    /// For the tenant's audit, in the same entry.
+    pub note: Option<Box<Note>>,
 }
 
 impl Proposal {
     /// A command that nobody promised to send only once.
     #[must_use]
     pub fn new(at: Stamp, command: Command) -> Self {
-        Self { at, once: None, command }
+        Self { at, once: None, command, note: None }
     }
 }
 
@@ -53,6 +58,7 @@ pub enum Command {
     Job(TenantId, jobs::Command),
     Node(nodes::Command),
     Limits(TenantId, limits::Command),
+    Audit(TenantId, audit::Command),
     /// What a node held of any tenant's limits is lost: its lease is over.
     Lapse {
         worker: Worker,

@@ -29,17 +29,19 @@ pub enum Scope {
     KeysRead,
     KeysWrite,
     UsageRead,
+    AuditRead,
 }
 
 impl Scope {
     /// Every scope, in the order of the API.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Scan,
         Self::JobsRead,
         Self::JobsWrite,
         Self::KeysRead,
         Self::KeysWrite,
         Self::UsageRead,
+        Self::AuditRead,
     ];
 
     /// The name in the API.
@@ -52,6 +54,7 @@ impl Scope {
             Self::KeysRead => "keys:read",
             Self::KeysWrite => "keys:write",
             Self::UsageRead => "usage:read",
+            Self::AuditRead => "audit:read",
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! No I/O, no clock, no runtime. Every other crate speaks in these types.
 
+pub mod audit;
 pub mod codec;
 pub mod command;
 pub mod id;

@@ -28,6 +28,8 @@ pub struct Registration {
     /// `host:port`
     pub peer: String,
     pub version: String,
+    /// The node's public key for signatures (Ed25519).
+    pub key: [u8; 32],
 }
 
 /// A node as the cluster knows it.

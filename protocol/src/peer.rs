@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{self, Note};
 use crate::idempotency::Once;
 use crate::jobs::{Assignment, Job, TaskResult, Worker};
 use crate::keys::{Key, Scopes};
@@ -43,6 +44,15 @@ pub enum Ask {
     Propose {
         command: Box<Command>,
         once: Option<Once>,
+        /// For the tenant's audit.
+        note: Option<Box<Note>>,
+    },
+    /// Records of a tenant's audit beyond a number.
+    Audit {
+        tenant: TenantId,
+        beyond: u64,
+        limit: u32,
+        ascending: bool,
     },
     Tenant(TenantId),
     /// Tenants of this shard in order of id, beyond `after`.
@@ -102,7 +112,7 @@ impl Ask {
     /// A command that nobody promised to send only once.
     #[must_use]
     pub fn propose(command: Box<Command>) -> Self {
-        Self::Propose { command, once: None }
+        Self::Propose { command, once: None, note: None }
     }
 }
 
@@ -130,6 +140,7 @@ pub enum Answer {
     Usage(Report),
     Limits(Box<LimitsView>),
     Slab(Slab),
+    Audit(audit::Page),
     Job(Box<Job>),
     Jobs(Vec<Job>),
     Noted,

@@ -5,12 +5,14 @@
 
 use std::collections::VecDeque;
 
+use protocol::idempotency::Once;
 use protocol::owner::{Epoch, OpenOwner, Owner};
 use protocol::{
     Applied, Command, Digest, Effect, Entry, GroupId, Outcome, Proposal, Refusal, Reply, Stamp,
     Steady, Time,
 };
 
+pub mod audit;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
@@ -40,6 +42,7 @@ pub struct Machine {
     pub jobs: jobs::Book,
     pub usage: usage::Book,
     pub limits: limits::Book,
+    pub audit: audit::Book,
     pub kept: idempotency::Book,
     pub nodes: nodes::Book,
     /// Not state: what [`Command::Marker`] found, for comparing replicas.
@@ -67,6 +70,7 @@ impl Machine {
             jobs: jobs::Book::default(),
             usage: usage::Book::default(),
             limits: limits::Book::default(),
+            audit: audit::Book::default(),
             kept: idempotency::Book::default(),
             nodes: nodes::Book::default(),
             markers: VecDeque::new(),
@@ -107,14 +111,30 @@ impl Machine {
             return fresh(index, Err(refusal));
         }
         let now = Stamp { time: self.time, steady: self.steady, ..proposal.at };
-        let Some(once) = proposal.once else {
-            return fresh(index, self.change(index, now, proposal.command, effects));
+        let of = audit::tenant_of(&proposal.command);
+        let applied = self.apply_once(index, now, proposal.once, proposal.command, effects);
+        if let (Some(tenant), Some(note)) = (of, proposal.note) {
+            audit::note(self, now, tenant, *note, &applied);
+        }
+        applied
+    }
+
+    fn apply_once(
+        &mut self,
+        index: u64,
+        now: Stamp,
+        once: Option<Once>,
+        command: Command,
+        effects: &mut Vec<Effect>,
+    ) -> Applied {
+        let Some(once) = once else {
+            return fresh(index, self.change(index, now, command, effects));
         };
         self.kept.forget_before(now.time);
         if let Some(earlier) = self.kept.find(&once) {
             return earlier.unwrap_or_else(|refusal| fresh(index, Err(refusal)));
         }
-        let applied = fresh(index, self.change(index, now, proposal.command, effects));
+        let applied = fresh(index, self.change(index, now, command, effects));
         self.kept.keep(now.time, once, &applied);
         applied
     }
@@ -136,6 +156,7 @@ impl Machine {
             Command::Usage(tenant, command) => usage::apply(self, now, tenant, command, effects),
             Command::Job(tenant, command) => jobs::apply(self, now, tenant, command, effects),
             Command::Limits(tenant, command) => limits::apply(self, now, tenant, command, effects),
+            Command::Audit(tenant, command) => audit::apply(self, now, index, tenant, command),
             Command::Lapse { worker, running } => limits::lapse(self, now, worker, &running),
             Command::Node(command) => nodes::apply(&mut self.nodes, now.time, command),
         }
@@ -182,6 +203,7 @@ impl Machine {
         self.jobs.digest(&mut hasher);
         self.usage.digest(&mut hasher);
         self.limits.digest(&mut hasher);
+        self.audit.digest(&mut hasher);
         self.kept.digest(&mut hasher);
         self.nodes.digest(&mut hasher);
         hasher.finish()

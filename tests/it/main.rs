@@ -1,5 +1,6 @@
 //! The API from outside, on clusters of real processes; and the house rules.
 
+mod audit;
 mod bad_input;
 mod failover;
 mod house;

@@ -102,7 +102,7 @@ async fn a_tenant_lives(cluster: &Cluster) -> Result<()> {
         let me = call(cluster, i, &key, "GET", "/v1/me", None).await?.ok(200)?;
         same("me", text(&me["tenant"], "id")?, id.clone())?;
         same("my plan", text(&me, "plan")?, "starter".to_owned())?;
-        same("my scopes", me["scopes"].as_array().map(Vec::len), Some(6))?;
+        same("my scopes", me["scopes"].as_array().map(Vec::len), Some(7))?;
         ensure!(me["limits"].as_array().is_some_and(|limits| limits.len() >= 3), "{me}");
     }
     let renamed = json!({"name": "Eta", "domain": null});

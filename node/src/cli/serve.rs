@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::System;
+use actors::audit::Auditor;
 use actors::figures::figures;
 use actors::remote::ClusterTransport;
 use protocol::NodeId;
@@ -140,7 +141,9 @@ async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
     let metrics = metrics_of(system, transport);
     let metrics = metrics.map_err(|error| Failure::failed(error.to_string()))?;
     let status = NodeStatus::new(system.clone(), transport.clone());
-    let edge = Edge { metrics: Arc::new(metrics), status: Arc::new(status) };
+    let auditor = Auditor::start(system.router.clone(), config.audit.reads_per_mille);
+    let edge =
+        Edge { metrics: Arc::new(metrics), status: Arc::new(status), auditor: Some(auditor) };
     let app = App { system: system.clone(), edge: edge.clone(), transport: transport.clone() };
     let router = http::routes(app).map_err(|error| Failure::failed(error.to_string()))?;
     let limits = serve::Limits {

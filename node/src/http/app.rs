@@ -13,6 +13,7 @@ use axum::Json;
 use axum::extract::FromRef;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use protocol::audit::Note;
 use protocol::idempotency::Once;
 use protocol::limits::Policy;
 use protocol::nodes::Map;
@@ -24,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 use super::context::Edge;
 use super::error::{Code, Limited, Problem};
 use super::headers::Served;
+use super::json::Marks;
 use super::limits;
 use super::query::CursorKey;
 
@@ -94,7 +96,7 @@ impl Told {
         let served = self.served(Some(index));
         match outcome {
             Ok(reply) => Ok(Written { reply, replayed, served, group: self.group, left }),
-            Err(refusal) => Err(refused(refusal).served(served)),
+            Err(refusal) => Err(refused(refusal).served(served).committed()),
         }
     }
 }
@@ -149,6 +151,21 @@ impl App {
         }
     }
 
+    /// Asks the owner of a tenant for a change, once if the caller wishes so, and tells the audit in the
+    /// same entry. `status` is that of the answer if it succeeds.
+    pub async fn propose(
+        &self,
+        tenant: TenantId,
+        command: protocol::Command,
+        wish: &Wish,
+        secret: Option<&str>,
+        status: StatusCode,
+    ) -> Result<Told, Problem> {
+        let once = self.once(wish, secret)?;
+        let note = Some(Box::new(Note { status: status.as_u16(), ..wish.note.clone() }));
+        self.ask(tenant, Ask::Propose { command: Box::new(command), once, note }).await
+    }
+
     /// Keyed SHA-256 with a purpose, over parts that cannot run into each other.
     pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Result<Digest, Problem> {
         Ok(Pepper::new(&self.map()?.secrets.pepper).digest(purpose, parts))
@@ -160,7 +177,7 @@ impl App {
     }
 
     /// What an Idempotency-Key is replicated as.
-    pub fn once(&self, wish: &Wish, secret: Option<&str>) -> Result<Option<Once>, Problem> {
+    fn once(&self, wish: &Wish, secret: Option<&str>) -> Result<Option<Once>, Problem> {
         let Some(key) = &wish.key else { return Ok(None) };
         let scope = wish.scope.as_bytes();
         let digest = self.digest("idempotency", &[scope, key.as_bytes()])?;
@@ -198,15 +215,17 @@ pub struct Wish {
     /// Whose keys are kept apart: a tenant, or the operators.
     pub scope: String,
     pub fingerprint: Digest,
+    /// What the audit is told.
+    note: Note,
 }
 
 impl Wish {
     /// The wish of a request: method, path, query and parsed body decide whether it is the same.
-    pub fn new(key: Option<String>, scope: String, line: &str, body: Option<[u8; 32]>) -> Self {
+    pub fn new(key: Option<String>, scope: String, line: &str, body: Marks, note: Note) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(line.as_bytes());
-        hasher.update(body.unwrap_or_default());
-        Self { key, scope, fingerprint: Digest(hasher.finalize().into()) }
+        hasher.update(body.parsed.unwrap_or_default());
+        Self { key, scope, fingerprint: Digest(hasher.finalize().into()), note }
     }
 }
 
@@ -283,4 +302,45 @@ fn limited(code: Code, policy: &str, limit: u64, remaining: u64, retry_after_ms:
     let reset_s = retry_after_ms.div_ceil(1000);
     let policy = policy.to_owned();
     Problem::limited(code, Limited { policy, limit, remaining, reset_s, retry_after_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Time;
+    use protocol::keys::Scope;
+
+    use super::*;
+
+    #[test]
+    fn the_audit_tells_the_status_and_code_that_the_client_is_told() {
+        let policy = Policy::Rate;
+        let (limit, used, wanted, retry_after_ms) = (1, 1, 1, 1);
+        for refusal in [
+            Refusal::NotFound,
+            Refusal::Exists,
+            Refusal::StaleOwner { got: 1, now: 2 },
+            Refusal::StaleAttempt { got: 1, newest: 2 },
+            Refusal::TaskDone,
+            Refusal::JobEnded(protocol::jobs::Status::Failed),
+            Refusal::ScopeMissing(Scope::Scan),
+            Refusal::ScopesExceeded,
+            Refusal::TenantSuspended,
+            Refusal::TrialExpired,
+            Refusal::IdempotencyMismatch,
+            Refusal::VersionMismatch { wanted: 1, now: 2 },
+            Refusal::Quota { policy, limit, used, wanted, resets_at: Time(0), retry_after_ms },
+            Refusal::Rate { policy, limit, remaining: 0, retry_after_ms },
+            Refusal::Concurrency { limit, running: 1 },
+            Refusal::Budget { limit, used, wanted, retry_after_ms },
+            Refusal::StaleAsk,
+            Refusal::BacklogFull { waiting: 1, limit },
+            Refusal::TooMany { what: protocol::command::What::Keys, got: 2, limit },
+            Refusal::BadToken,
+            Refusal::Initialised,
+        ] {
+            let code = refused(refusal.clone()).code();
+            let told = protocol::audit::told(&Err(refusal), 200);
+            assert_eq!(told, (code.meaning().status.as_u16(), code.meaning().name));
+        }
+    }
 }

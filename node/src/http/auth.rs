@@ -1,22 +1,26 @@
 //! Who is calling, and may they: extractors that a handler names before everything else, so that the
 //! credential is checked before query, headers and body are looked at.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actors::grants::{Held, NoPass, Pass};
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use protocol::audit::{Note, PATH_MAX};
 use protocol::keys::{Scope, is_admin_key};
 use protocol::limits::Payer;
 use protocol::peer;
 use protocol::tenants::Status;
-use protocol::{TenantId, keys};
+use protocol::{Digest, KeyId, TenantId, keys};
 
 use super::app::{App, Wish};
-use super::context::Context;
+use super::context::{Context, Known};
 use super::error::{Code, Problem};
 use super::headers::{self, Credential, X_TENANT_ID};
+use super::json::Marks;
 
 /// Scopes as parameters of [`Caller`].
 pub const SCAN: u8 = Scope::Scan as u8;
@@ -25,6 +29,9 @@ pub const JOBS_WRITE: u8 = Scope::JobsWrite as u8;
 pub const KEYS_READ: u8 = Scope::KeysRead as u8;
 pub const KEYS_WRITE: u8 = Scope::KeysWrite as u8;
 pub const USAGE_READ: u8 = Scope::UsageRead as u8;
+pub const AUDIT_READ: u8 = Scope::AuditRead as u8;
+/// Who an operator is in an audit, and whose Idempotency-Keys are kept apart.
+const OPERATOR: &str = "operator";
 /// Every key may.
 pub const ANY: u8 = u8::MAX;
 /// Every key of a tenant that may work.
@@ -59,8 +66,10 @@ impl<const S: u8> Caller<S> {
     }
 
     /// The caller's Idempotency-Key, scoped to the tenant.
-    pub fn wish(&self, once: &Idempotency, body: Option<[u8; 32]>) -> Wish {
-        Wish::new(once.key.clone(), self.tenant.to_string(), &once.line, body)
+    pub fn wish(&self, once: &Idempotency, body: Marks) -> Wish {
+        let actor = self.key.as_ref().map_or(OPERATOR, |pass| pass.key_prefix.as_str());
+        let note = once.note(actor, self.key.as_ref().map(|pass| pass.key), body);
+        Wish::new(once.key.clone(), self.tenant.to_string(), &once.line, body, note)
     }
 }
 
@@ -72,11 +81,11 @@ impl<const S: u8> FromRequestParts<App> for Caller<S> {
         let named = headers::tenant_id(&parts.headers);
         if is_operator(app, &credential).await? {
             let tenant = operators_tenant(named)?;
-            note(parts, tenant);
+            note(parts, tenant, None);
             return Ok(Self { tenant, key: None });
         }
         let caller = authenticate(app, &credential).await?;
-        note(parts, caller.tenant.id);
+        note(parts, caller.tenant.id, Some(&caller));
         admit::<S>(&caller)?;
         if named?.is_some() {
             return Err(headers::mistake(&X_TENANT_ID, "is for operators only"));
@@ -91,8 +100,9 @@ pub struct Operator;
 
 impl Operator {
     /// The operator's Idempotency-Key, scoped to the cluster.
-    pub fn wish(self, once: &Idempotency, body: Option<[u8; 32]>) -> Wish {
-        Wish::new(once.key.clone(), "operator".to_owned(), &once.line, body)
+    pub fn wish(self, once: &Idempotency, body: Marks) -> Wish {
+        let note = once.note(OPERATOR, None, body);
+        Wish::new(once.key.clone(), OPERATOR.to_owned(), &once.line, body, note)
     }
 }
 
@@ -105,7 +115,7 @@ impl FromRequestParts<App> for Operator {
             return Ok(Self);
         }
         let caller = authenticate(app, &credential).await?;
-        note(parts, caller.tenant.id);
+        note(parts, caller.tenant.id, Some(&caller));
         Err(Problem::scope_missing("operator"))
     }
 }
@@ -115,12 +125,33 @@ impl FromRequestParts<App> for Operator {
 pub struct Idempotency {
     key: Option<String>,
     line: String,
+    method: String,
+    path: String,
+    address: String,
+    request: String,
+    started: Instant,
 }
 
 impl Idempotency {
     /// The key, if one was sent.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// What the audit is told of this call before it is decided.
+    fn note(&self, actor: &str, key: Option<KeyId>, body: Marks) -> Note {
+        Note {
+            request: self.request.clone(),
+            actor: actor.to_owned(),
+            key,
+            method: self.method.clone(),
+            path: self.path.clone(),
+            address: self.address.clone(),
+            body: Digest(body.sha256),
+            status: 200,
+            ms: u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX),
+            once: self.key.is_some(),
+        }
     }
 }
 
@@ -130,7 +161,18 @@ impl FromRequestParts<App> for Idempotency {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
         let key = headers::idempotency_key(&parts.headers)?;
         let line = format!("{} {}", parts.method, parts.uri);
-        Ok(Self { key, line })
+        let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let from = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let context = parts.extensions.get::<Context>();
+        Ok(Self {
+            key,
+            line,
+            method: parts.method.to_string(),
+            path: path.chars().take(PATH_MAX).collect(),
+            address: from.map_or_else(String::new, |from| from.0.ip().to_string()),
+            request: context.map_or_else(String::new, |context| context.request_id.to_string()),
+            started: context.map_or_else(Instant::now, |context| context.started),
+        })
     }
 }
 
@@ -152,9 +194,10 @@ impl FromRequestParts<App> for Unrepeatable {
     }
 }
 
-fn note(parts: &Parts, tenant: TenantId) {
+fn note(parts: &Parts, tenant: TenantId, pass: Option<&Pass>) {
     if let Some(context) = parts.extensions.get::<Context>() {
-        context.set_tenant(tenant.to_string());
+        let actor = pass.map_or_else(|| OPERATOR.to_owned(), |pass| pass.key_prefix.clone());
+        context.set_caller(Known { tenant, actor, key: pass.map(|pass| pass.key) });
     }
 }
 
@@ -200,7 +243,7 @@ pub async fn again(app: &App, headers: &HeaderMap) -> Result<Arc<Pass>, Problem>
 
 /// State before scope. A suspended tenant still reads who it is and what it used.
 fn admit<const S: u8>(caller: &peer::Caller) -> Result<(), Problem> {
-    let reads_itself = S == ANY || S == USAGE_READ;
+    let reads_itself = S == ANY || S == USAGE_READ || S == AUDIT_READ;
     match caller.status {
         Status::Suspended if !reads_itself => return Err(Problem::new(Code::TenantSuspended)),
         Status::Expired if !reads_itself => return Err(Problem::new(Code::TrialExpired)),

@@ -241,7 +241,7 @@ async fn mark(
         let applied = app.system.host.propose_meta(nodes::Command::Mark).await;
         applied.map_err(|error| unanswered(&error.into()))?.index
     } else {
-        let ask = Ask::Propose { command: Box::new(Command::Marker), once: None };
+        let ask = Ask::propose(Box::new(Command::Marker));
         let told = app.ask_group(shard, ask).await?;
         let protocol::peer::Answer::Applied(applied) = told.answer else {
             return Err(Problem::new(Code::Internal));

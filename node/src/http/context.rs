@@ -4,23 +4,29 @@
 //! Invariant: no response leaves without `X-Request-Id` and `traceparent`, and none with a status of
 //! 400 or more is anything else than problem+json, whoever made it.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use actors::audit::Auditor;
+use actors::figures::figures;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
+use protocol::audit::{Note, PATH_MAX};
+use protocol::{Digest, KeyId, TenantId};
 use tracing::{error, info};
 
-use super::error::{Code, Problem};
+use super::error::{Code, Committed, Problem};
 use super::headers::{SKEP_NODE, Served, TRACEPARENT, Trace, X_REQUEST_ID};
 use super::health::Status;
+use super::json::Marks;
 use super::metrics::Metrics;
 
 /// Route label of requests that no route took; never the raw path.
@@ -34,6 +40,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Who we are and whether we are ready.
     pub status: Arc<dyn Status>,
+    /// Where refusals and reads are told; none where there is no cluster behind.
+    pub auditor: Option<Auditor>,
 }
 
 impl std::fmt::Debug for Edge {
@@ -51,14 +59,32 @@ pub struct Context {
     pub trace: Trace,
     /// When its head had arrived.
     pub started: Instant,
-    tenant: Arc<OnceLock<String>>,
+    caller: Arc<OnceLock<Known>>,
+    /// SHA-256 of the body, once it is read.
+    pub body: Arc<OnceLock<Digest>>,
+}
+
+/// Who calls, as far as the credential check has come.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The tenant that the call is for.
+    pub tenant: TenantId,
+    /// The masked key, or `operator`.
+    pub actor: String,
+    /// The key, if it is a tenant's.
+    pub key: Option<KeyId>,
 }
 
 impl Context {
-    /// Names the tenant for the access line; the credential check calls it once.
-    pub fn set_tenant(&self, tenant: impl Into<String>) {
+    /// Names the caller for the access line and the audit; the credential check calls it once.
+    pub fn set_caller(&self, known: Known) {
         // A second name would be a second credential check; the first one stands.
-        let _ = self.tenant.set(tenant.into());
+        let _ = self.caller.set(known);
+    }
+
+    /// Who calls, once the credential is checked.
+    pub fn caller(&self) -> Option<&Known> {
+        self.caller.get()
     }
 }
 
@@ -97,13 +123,15 @@ async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> R
         request_id: request_id().into(),
         trace: Trace::read(request.headers()),
         started: Instant::now(),
-        tenant: Arc::default(),
+        caller: Arc::default(),
+        body: Arc::default(),
     };
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     let path = request.uri().path().to_owned();
     let client_id = request.headers().get(X_REQUEST_ID).map(printable);
+    let line = Line::of(&request);
     request.extensions_mut().insert(context.clone());
 
     let active = edge.metrics.request_began();
@@ -115,12 +143,63 @@ async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> R
         Problem::new(Code::Internal).into_response()
     });
     let mut response = rendered(response, &path, &context.request_id, &method);
+    audit(&edge, &context, line, &response);
     decorate(&mut response, &edge, &context);
 
     let took = context.started.elapsed();
     edge.metrics.request_ended(&method, route, response.status(), took);
     access_line(&method, route, response.status(), took, &context, client_id.as_deref());
     response
+}
+
+/// What the audit tells of a request line.
+struct Line {
+    method: String,
+    path: String,
+    address: String,
+}
+
+impl Line {
+    fn of(request: &Request) -> Self {
+        let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        Self {
+            method: printable_text(request.method().as_str()),
+            path: path.chars().take(PATH_MAX).collect(),
+            address: from.map_or_else(String::new, |from| from.0.ip().to_string()),
+        }
+    }
+}
+
+/// Refusals of a known key, and reads if they are wanted. What was committed has told itself.
+fn audit(edge: &Edge, context: &Context, line: Line, response: &Response) {
+    let status = response.status();
+    if status == StatusCode::UNAUTHORIZED {
+        figures().auth_failures.inc();
+    }
+    let (Some(auditor), Some(known)) = (&edge.auditor, context.caller()) else { return };
+    let told = response.extensions();
+    let committed = told.get::<Committed>().is_some()
+        || told.get::<Served>().is_some_and(|served| served.index.is_some());
+    let read = line.method == "GET" && status.is_success() && auditor.wants_read();
+    if committed || !(status.is_client_error() || read) {
+        return;
+    }
+    let Line { method, path, address } = line;
+    let note = Note {
+        request: context.request_id.to_string(),
+        actor: known.actor.clone(),
+        key: known.key,
+        method,
+        path,
+        address,
+        body: context.body.get().copied().unwrap_or_else(|| Digest(Marks::of_nothing().sha256)),
+        status: status.as_u16(),
+        ms: u32::try_from(context.started.elapsed().as_millis()).unwrap_or(u32::MAX),
+        once: false,
+    };
+    let code = response.extensions().get::<Code>();
+    auditor.take(known.tenant, note, code.map_or("ok", |code| code.meaning().name));
 }
 
 /// Turns the mark that a handler left, or an answer that the framework made, into problem+json.
@@ -134,7 +213,9 @@ fn rendered(mut response: Response, path: &str, request_id: &str, method: &Metho
         }
         None => return response,
     };
+    let code = problem.code();
     let mut answer = problem.respond(path, request_id);
+    answer.extensions_mut().insert(code);
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if method == Method::HEAD {
         *answer.body_mut() = Body::empty();
@@ -170,7 +251,7 @@ fn access_line(
         ms = took.as_millis() as u64,
         request_id = %context.request_id,
         trace_id = %context.trace.id(),
-        tenant = context.tenant.get().map(String::as_str),
+        tenant = context.caller.get().map(|known| tracing::field::display(known.tenant)),
         client_request_id = client_id,
         "request"
     );

@@ -42,6 +42,8 @@ struct More {
     outcome: Option<Outcome>,
     mistakes: Vec<Mistake>,
     size: Option<(u64, u64)>,
+    /// An entry of the log tells of it, so nobody else has to.
+    committed: bool,
     limit: Option<Limited>,
     retry_after_ms: Option<u64>,
     served: Option<Served>,
@@ -173,6 +175,12 @@ impl Problem {
         self
     }
 
+    /// Notes that an entry of the log holds this refusal.
+    pub fn committed(mut self) -> Self {
+        self.more.committed = true;
+        self
+    }
+
     fn tells_nothing(&self) -> bool {
         matches!(self.code, Code::Unauthenticated | Code::NotFound)
     }
@@ -259,12 +267,19 @@ impl Problem {
         if self.more.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if self.more.committed {
+            response.extensions_mut().insert(Committed);
+        }
         if let Some(served) = self.more.served {
             response.extensions_mut().insert(served);
         }
         response
     }
 }
+
+/// In the extensions of a response that tells of a committed refusal.
+#[derive(Debug, Clone, Copy)]
+pub struct Committed;
 
 impl From<Code> for Problem {
     fn from(code: Code) -> Self {

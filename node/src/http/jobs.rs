@@ -81,7 +81,7 @@ async fn submit(
     once: Idempotency,
     body: Json<Submit>,
 ) -> Result<Response, Problem> {
-    let wish = caller.wish(&once, body.digest);
+    let wish = caller.wish(&once, body.marks);
     let Submit { documents, priority } = body.value;
     let limit = caller.key.as_ref().and_then(|key| key.tenant.limits().max_documents);
     if let Some(limit) = limit.filter(|&limit| documents.len() as u64 > limit) {
@@ -95,9 +95,8 @@ async fn submit(
     let id = JobId(uuid::Uuid::now_v7().as_u128());
     let command = Command::Submit { id, priority, tasks, payer };
     let command = protocol::Command::Job(caller.tenant, command);
-    let once = app.once(&wish, None)?;
-    let ask = Ask::Propose { command: Box::new(command), once };
-    let written = app.ask(caller.tenant, ask).await?.written()?;
+    let told = app.propose(caller.tenant, command, &wish, None, StatusCode::ACCEPTED).await?;
+    let written = told.written()?;
     let Reply::Job(job) = written.reply.clone() else { return Err(Problem::new(Code::Internal)) };
     let body = wire::Submitted {
         id: job.id.to_string(),

@@ -30,12 +30,14 @@ use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
+use protocol::Digest;
 use sha2::{Digest as _, Sha256};
 
 use self::shape::Findings;
 pub use self::shape::{FromShape, Item, Object};
 use self::tree::Unreadable;
 use super::body::{self, Room};
+use super::context::Context;
 use super::error::{Code, Mistake, Problem};
 use super::headers::IDEMPOTENCY_KEY;
 
@@ -47,11 +49,27 @@ const INLINE_BYTES_MAX: usize = 128 << 10;
 pub struct Json<T> {
     /// The request.
     pub value: T,
-    /// Digest of the parsed body (order of keys and spaces do not count), when the request carries
-    /// an Idempotency-Key.
-    pub digest: Option<[u8; 32]>,
+    /// What tells this body from others.
+    pub marks: Marks,
     /// Keeps the request counted against the memory of all bodies until the handler is done.
     pub room: Room,
+}
+
+/// Digests of a body.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks {
+    /// Of the parsed body (order of keys and spaces do not count), when the request carries an
+    /// Idempotency-Key.
+    pub parsed: Option<[u8; 32]>,
+    /// SHA-256 of its bytes.
+    pub sha256: [u8; 32],
+}
+
+impl Marks {
+    /// Of a request without a body.
+    pub fn of_nothing() -> Self {
+        Self { parsed: None, sha256: Sha256::digest(b"").into() }
+    }
 }
 
 /// The shape of calls that have nothing to say: no body, or `{}`.
@@ -80,18 +98,22 @@ impl<S: Sync, T: FromShape> FromRequest<S> for Json<T> {
             return Err(unsupported());
         }
         let digest_wanted = head.headers.contains_key(IDEMPOTENCY_KEY);
-        let (value, digest) = if bytes.len() <= INLINE_BYTES_MAX {
+        let (value, marks) = if bytes.len() <= INLINE_BYTES_MAX {
             parse(&bytes, digest_wanted)?
         } else {
             let parsing = tokio::task::spawn_blocking(move || parse(&bytes, digest_wanted));
             parsing.await.map_err(|_panic| Problem::new(Code::Internal))??
         };
-        Ok(Self { value, digest, room })
+        if let Some(context) = head.extensions.get::<Context>() {
+            // Read once; a second reader would have the same bytes.
+            let _ = context.body.set(Digest(marks.sha256));
+        }
+        Ok(Self { value, marks, room })
     }
 }
 
 /// Parses and reads a whole body.
-fn parse<T: FromShape>(bytes: &Bytes, digest: bool) -> Result<(T, Option<[u8; 32]>), Problem> {
+fn parse<T: FromShape>(bytes: &Bytes, digest: bool) -> Result<(T, Marks), Problem> {
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     let tree = tree::parse(text).map_err(|unreadable| match unreadable {
         Unreadable::Syntax { detail, offset } => {
@@ -106,7 +128,7 @@ fn parse<T: FromShape>(bytes: &Bytes, digest: bool) -> Result<(T, Option<[u8; 32
             detail: "is a number that no field can hold".to_owned(),
         }]),
     })?;
-    let digest = digest.then(|| {
+    let parsed = digest.then(|| {
         let mut hasher = Sha256::new();
         tree.hash_into(&mut hasher);
         hasher.finalize().into()
@@ -116,7 +138,7 @@ fn parse<T: FromShape>(bytes: &Bytes, digest: bool) -> Result<(T, Option<[u8; 32
     findings.conclude()?;
     // A reader that gives up has noted why; the answer below is for one that forgot to.
     let value = value.ok_or_else(|| Problem::new(Code::Validation))?;
-    Ok((value, digest))
+    Ok((value, Marks { parsed, sha256: Sha256::digest(bytes).into() }))
 }
 
 enum Media {

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::app::App;
 use super::auth::{ANY, Caller, Idempotency, KEYS_READ, KEYS_WRITE, USAGE_READ};
 use super::error::{Code, Problem};
-use super::json::{Empty, FromShape, Json, Object};
+use super::json::{Empty, FromShape, Json, Marks, Object};
 use super::limits;
 use super::openapi::ProblemResponse;
 use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments};
@@ -102,7 +102,7 @@ async fn create(
     body: Json<Create>,
 ) -> Result<Response, Problem> {
     let Create { name, scopes } = body.value;
-    make(&app, &caller, &once, body.digest, name, scopes, StatusCode::CREATED).await
+    make(&app, &caller, &once, body.marks, name, scopes, StatusCode::CREATED).await
 }
 
 /// Make a key, as the published client asks for it
@@ -116,14 +116,14 @@ async fn create_named(
     once: Idempotency,
     body: Json<Empty>,
 ) -> Result<Response, Problem> {
-    make(&app, &caller, &once, body.digest, name, None, StatusCode::OK).await
+    make(&app, &caller, &once, body.marks, name, None, StatusCode::OK).await
 }
 
 async fn make(
     app: &App,
     caller: &Caller<KEYS_WRITE>,
     once: &Idempotency,
-    body: Option<[u8; 32]>,
+    body: Marks,
     name: Name,
     scopes: Option<Scopes>,
     status: StatusCode,
@@ -137,8 +137,7 @@ async fn make(
     let digest = app.digest("key", &[api_key.text().as_bytes()])?;
     let new = NewKey { name, digest, prefix: api_key.prefix(), scopes, expires_at: None };
     let command = protocol::Command::Key(caller.tenant, Command::Create(new));
-    let once = app.once(&wish, Some(api_key.text()))?;
-    let told = app.ask(caller.tenant, Ask::Propose { command: Box::new(command), once }).await?;
+    let told = app.propose(caller.tenant, command, &wish, Some(api_key.text()), status).await?;
     let written = told.written()?;
     let Reply::Key(key) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
@@ -252,11 +251,10 @@ async fn revoke(
     _: NoQuery,
     once: Idempotency,
 ) -> Result<Response, Problem> {
-    let wish = caller.wish(&once, None);
+    let wish = caller.wish(&once, Marks::of_nothing());
     let Segments((key,)) = path?;
     let command = protocol::Command::Key(caller.tenant, Command::Revoke(key));
-    let once = app.once(&wish, None)?;
-    let told = app.ask(caller.tenant, Ask::Propose { command: Box::new(command), once }).await?;
+    let told = app.propose(caller.tenant, command, &wish, None, StatusCode::OK).await?;
     let written = told.written()?;
     Ok(written.respond(StatusCode::OK, &wire::Deleted { key_id: key.0, deleted: true }))
 }

@@ -92,11 +92,11 @@ async fn check(
     if once.key().is_none() && policy.is_none() {
         return warm(&app, pass, units, &headers).await;
     }
-    let wish = caller.wish(&once, body.digest);
+    let wish = caller.wish(&once, body.marks);
     let command = Command::Check { key: pass.key, units, policy };
-    let command = Box::new(protocol::Command::Limits(caller.tenant, command));
-    let once = app.once(&wish, None)?;
-    let written = app.ask(caller.tenant, Ask::Propose { command, once }).await?.written()?;
+    let command = protocol::Command::Limits(caller.tenant, command);
+    let told = app.propose(caller.tenant, command, &wish, None, StatusCode::OK).await?;
+    let written = told.written()?;
     let Reply::Limits(view) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
     };

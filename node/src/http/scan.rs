@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::StreamExt as _;
-use protocol::peer::Ask;
 use protocol::usage::Command;
 use protocol::wire::scan as wire;
 use sha2::{Digest as _, Sha256};
@@ -124,7 +123,7 @@ async fn scan(
     once: Idempotency,
     body: Json<Scan>,
 ) -> Result<Response, Problem> {
-    let wish = caller.wish(&once, body.digest);
+    let wish = caller.wish(&once, body.marks);
     let Scan { docs, page, page_size } = body.value;
     let (ids, texts): (Vec<_>, Vec<_>) = docs.into_iter().map(|doc| (doc.id, doc.content)).unzip();
     let (written, verdicts) = admit_and_scan(&app, &caller, &wish, texts).await?;
@@ -148,7 +147,7 @@ async fn analyze(
     once: Idempotency,
     body: Json<Analyze>,
 ) -> Result<Response, Problem> {
-    let wish = caller.wish(&once, body.digest);
+    let wish = caller.wish(&once, body.marks);
     let (written, verdicts) = admit_and_scan(&app, &caller, &wish, body.value.texts).await?;
     let result =
         |(text_id, (verdict, provenance))| wire::AnalyzeResult { text_id, verdict, provenance };
@@ -174,9 +173,7 @@ async fn admit_and_scan(
     let tokens = texts.iter().map(|text| words(text)).sum();
     let command = Command::Scan { documents, tokens, payer };
     let command = protocol::Command::Usage(caller.tenant, command);
-    let once = app.once(wish, None)?;
-    let ask = Ask::Propose { command: Box::new(command), once };
-    let admitted = app.ask(caller.tenant, ask);
+    let admitted = app.propose(caller.tenant, command, wish, None, StatusCode::OK);
     let scored = score(app, texts);
     let (admitted, scored) = tokio::join!(admitted, scored);
     let written = admitted?.written()?;

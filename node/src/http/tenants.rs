@@ -13,11 +13,11 @@ use protocol::{GroupId, Name, Reply, TenantId};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Told, Wish};
+use super::app::{App, Wish};
 use super::auth::{Idempotency, Operator};
 use super::error::{Code, Problem};
 use super::headers;
-use super::json::{Empty, FromShape, Json, Object};
+use super::json::{Empty, FromShape, Json, Marks, Object};
 use super::openapi::ProblemResponse;
 use super::query::{NoQuery, Order, Page, Query, Segments};
 
@@ -143,7 +143,7 @@ async fn create(
     once: Idempotency,
     body: Json<Create>,
 ) -> Result<Response, Problem> {
-    let wish = operator.wish(&once, body.digest);
+    let wish = operator.wish(&once, body.marks);
     let tenant = new_tenant_id(&app, &wish)?;
     let api_key = ApiKey::new(tenant, rand::random::<[u8; RANDOM_BYTES]>());
     let Create { name, plan, overrides, domain, region } = body.value;
@@ -156,7 +156,9 @@ async fn create(
         expires_at: None,
     };
     let command = Command::Create { name, plan, overrides, domain, region, key };
-    let told = propose(&app, tenant, command, &wish, Some(api_key.text())).await?;
+    let command = protocol::Command::Tenant(tenant, command);
+    let secret = Some(api_key.text());
+    let told = app.propose(tenant, command, &wish, secret, StatusCode::CREATED).await?;
     let written = told.written()?;
     let Reply::TenantCreated(tenant, key) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
@@ -185,18 +187,6 @@ fn new_tenant_id(app: &App, wish: &Wish) -> Result<TenantId, Problem> {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     Ok(TenantId(id & !RANDOM | u128::from_be_bytes(bytes) & RANDOM))
-}
-
-async fn propose(
-    app: &App,
-    tenant: TenantId,
-    command: Command,
-    wish: &Wish,
-    secret: Option<&str>,
-) -> Result<Told, Problem> {
-    let command = protocol::Command::Tenant(tenant, command);
-    let once = app.once(wish, secret)?;
-    app.ask(tenant, Ask::Propose { command: Box::new(command), once }).await
 }
 
 /// Tenants, in the order they were made
@@ -284,7 +274,7 @@ async fn update(
     once: Idempotency,
     body: Json<Update>,
 ) -> Result<Response, Problem> {
-    let wish = operator.wish(&once, body.digest);
+    let wish = operator.wish(&once, body.marks);
     let Update { name, domain, region } = body.value;
     let command = Command::Update { name, domain, region, if_version: if_match.0 };
     change(&app, path, command, &wish).await
@@ -303,7 +293,7 @@ async fn set_plan(
     once: Idempotency,
     body: Json<SetPlan>,
 ) -> Result<Response, Problem> {
-    let wish = operator.wish(&once, body.digest);
+    let wish = operator.wish(&once, body.marks);
     let SetPlan { plan, overrides } = body.value;
     change(&app, path, Command::SetPlan { plan, overrides }, &wish).await
 }
@@ -320,7 +310,7 @@ async fn suspend(
     once: Idempotency,
     body: Json<Empty>,
 ) -> Result<Response, Problem> {
-    let wish = operator.wish(&once, body.digest);
+    let wish = operator.wish(&once, body.marks);
     change(&app, path, Command::Suspend, &wish).await
 }
 
@@ -336,7 +326,7 @@ async fn resume(
     once: Idempotency,
     body: Json<Empty>,
 ) -> Result<Response, Problem> {
-    let wish = operator.wish(&once, body.digest);
+    let wish = operator.wish(&once, body.marks);
     change(&app, path, Command::Resume, &wish).await
 }
 
@@ -347,7 +337,8 @@ async fn change(
     wish: &Wish,
 ) -> Result<Response, Problem> {
     let Segments((tenant,)) = path?;
-    let written = propose(app, tenant, command, wish, None).await?.written()?;
+    let command = protocol::Command::Tenant(tenant, command);
+    let written = app.propose(tenant, command, wish, None, StatusCode::OK).await?.written()?;
     let Reply::Tenant(tenant) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
     };
@@ -367,9 +358,10 @@ async fn delete(
     _: NoQuery,
     once: Idempotency,
 ) -> Result<Response, Problem> {
-    let wish = operator.wish(&once, None);
+    let wish = operator.wish(&once, Marks::of_nothing());
     let Segments((tenant,)) = path?;
-    let written = propose(&app, tenant, Command::Delete, &wish, None).await?.written()?;
+    let command = protocol::Command::Tenant(tenant, Command::Delete);
+    let written = app.propose(tenant, command, &wish, None, StatusCode::OK).await?.written()?;
     let body = wire::Deleted { id: tenant.to_string(), deleted: true };
     Ok(written.respond(StatusCode::OK, &body))
 }

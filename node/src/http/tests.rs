@@ -58,7 +58,8 @@ fn panics() -> &'static str {
 
 fn app() -> (Router, Arc<Node>) {
     let node = Arc::new(Node::default());
-    let edge = Edge { metrics: Arc::new(Metrics::new().unwrap()), status: node.clone() };
+    let edge =
+        Edge { metrics: Arc::new(Metrics::new().unwrap()), status: node.clone(), auditor: None };
     let table = OpenApiRouter::with_openapi(openapi::base())
         .merge(health::routes())
         .merge(metrics::routes())

@@ -8,6 +8,7 @@ mod error;
 mod lenient;
 mod retry;
 
+pub mod audit;
 pub mod cluster;
 pub mod jobs;
 pub mod keys;

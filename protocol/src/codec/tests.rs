@@ -39,6 +39,7 @@ fn golden_bytes_stay() {
         http: "http://127.0.0.1:7700".to_owned(),
         peer: "127.0.0.1:7800".to_owned(),
         version: "0.0.0".to_owned(),
+        key: [0; 32],
     };
     let create = tenants::Command::Create {
         name: Name::parse("acme").unwrap(),

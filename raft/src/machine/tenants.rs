@@ -120,6 +120,7 @@ pub(super) fn apply(
             machine.jobs.remove_tenant(id);
             machine.usage.remove_tenant(id);
             machine.limits.remove_tenant(id);
+            machine.audit.remove_tenant(id);
             return Ok(Reply::TenantDeleted);
         }
     }

@@ -43,7 +43,7 @@ impl Script {
     fn entry(&mut self, epoch: Epoch, once: Option<Once>, command: Command, term: u64) -> String {
         self.index += 1;
         let at = Stamp::at(Time(self.at));
-        let proposal = Proposal { at, once, command };
+        let proposal = Proposal { once, ..Proposal::new(at, command) };
         let entry = Entry { epoch, proposals: vec![proposal] };
         self.log.push((term, entry.clone()));
         let changes = self.machine.apply(self.index, term, entry);

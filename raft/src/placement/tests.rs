@@ -13,6 +13,7 @@ fn registration() -> Registration {
         http: String::new(),
         peer: String::new(),
         version: "0.0.0".to_owned(),
+        key: [0; 32],
     }
 }
 

@@ -91,7 +91,7 @@ async fn a_good_body_is_read() {
     assert_eq!(json.value.priority, Some(2));
     assert_eq!(json.value.docs[0].content, "é");
     assert_eq!(json.value.docs[0].metadata, Some(serde_json::json!({"k": [1, -2, 0.5]})));
-    assert!(json.digest.is_some());
+    assert!(json.marks.parsed.is_some());
 }
 
 #[tokio::test]

@@ -48,7 +48,8 @@ fn quick() -> Limits {
 }
 
 async fn start(limits: Limits) -> Running {
-    let edge = Edge { metrics: Arc::new(Metrics::new().unwrap()), status: Arc::new(Alone) };
+    let edge =
+        Edge { metrics: Arc::new(Metrics::new().unwrap()), status: Arc::new(Alone), auditor: None };
     let router = Router::new()
         .route("/hello", routing::get(async || "hello"))
         .route("/echo", routing::post(async |_: Json<Empty>| "read"))

@@ -1,0 +1,140 @@
+//! The audit: what was asked, by whom, and what was answered.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, KeyId, Outcome, Refusal, Time};
+
+/// Calls that one command appends, at most.
+pub const CALLS_MAX: usize = 64;
+
+/// What the node that was asked knows of a call before anything is decided. No secret is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// `req_…`
+    pub request: String,
+    /// The masked key, or `operator`.
+    pub actor: String,
+    pub key: Option<KeyId>,
+    pub method: String,
+    /// With the query, cut to [`PATH_MAX`] characters.
+    pub path: String,
+    /// Where the call came from.
+    pub address: String,
+    /// SHA-256 of the body's bytes.
+    pub body: Digest,
+    /// HTTP status if it succeeds.
+    pub status: u16,
+    /// From the head of the call until this was written.
+    pub ms: u32,
+    /// The caller promised to send it once: it had an Idempotency-Key.
+    pub once: bool,
+}
+
+/// Characters of a path that are kept.
+pub const PATH_MAX: usize = 256;
+
+/// A call that was decided without an entry of its own: refused by the node, or a read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    pub note: Note,
+    /// `ok`, or the code of the problem.
+    pub code: String,
+    /// Calls like this one that stand behind the record; more than 1 only in a flood.
+    pub count: u32,
+}
+
+/// What is asked of a tenant's audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    Append(Vec<Call>),
+}
+
+/// A link of a tenant's chain, without its hashes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// From 1.
+    pub seq: u64,
+    /// Shard time.
+    pub time: Time,
+    /// Of the log entry that it was written in, and that had the effect if there was one.
+    pub index: u64,
+    pub note: Note,
+    pub status: u16,
+    pub code: String,
+    /// SHA-256 of the committed outcome in its stored form; of nothing when none was committed.
+    pub response: Digest,
+    /// It repeated an earlier call and was given that one's answer.
+    pub replayed: bool,
+    pub count: u32,
+}
+
+/// A record with its place in the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linked {
+    pub record: Record,
+    pub prev: Digest,
+    pub hash: Digest,
+}
+
+/// Records of a chain, and where the chain ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    pub records: Vec<Linked>,
+    pub seq: u64,
+    pub head: Digest,
+    /// The log entry up to which this is true.
+    pub applied: u64,
+}
+
+/// What replicas are asked to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub tenant: crate::TenantId,
+    pub seq: u64,
+    pub head: Digest,
+    /// The replica signs when it has applied this much.
+    pub applied: u64,
+}
+
+/// A replica's word for a head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    pub node: crate::NodeId,
+    pub key_id: String,
+    /// Ed25519 (RFC 8032), 64 bytes.
+    pub sig: Vec<u8>,
+}
+
+/// HTTP status and code of a committed outcome, as the API tells it.
+#[must_use]
+pub fn told(outcome: &Outcome, success: u16) -> (u16, &'static str) {
+    match outcome {
+        Ok(_) => (success, "ok"),
+        Err(refusal) => refused(refusal),
+    }
+}
+
+fn refused(refusal: &Refusal) -> (u16, &'static str) {
+    match refusal {
+        Refusal::NotFound => (404, "not_found"),
+        Refusal::Exists
+        | Refusal::TaskDone
+        | Refusal::StaleAttempt { .. }
+        | Refusal::JobEnded(_)
+        | Refusal::Initialised
+        | Refusal::BadToken
+        | Refusal::StaleAsk => (409, "conflict"),
+        Refusal::StaleOwner { .. } => (503, "no_leader"),
+        Refusal::ScopeMissing(_) | Refusal::ScopesExceeded => (403, "scope_missing"),
+        Refusal::TenantSuspended => (403, "tenant_suspended"),
+        Refusal::TrialExpired => (403, "trial_expired"),
+        Refusal::IdempotencyMismatch => (422, "idempotency_mismatch"),
+        Refusal::VersionMismatch { .. } => (412, "precondition_failed"),
+        Refusal::TooMany { .. } => (413, "too_large"),
+        Refusal::Quota { .. } => (429, "quota_exceeded"),
+        Refusal::Rate { .. } => (429, "rate_limited"),
+        Refusal::Concurrency { .. } => (429, "concurrency_exceeded"),
+        Refusal::Budget { .. } => (402, "plan_limit"),
+        Refusal::BacklogFull { .. } => (429, "queue_full"),
+    }
+}

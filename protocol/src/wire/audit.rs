@@ -1,0 +1,163 @@
+//! The audit on the wire: one record per line, each bound to the one before it.
+//!
+//! The hash of a record is SHA-256 over, in this order: `prev`, `seq`, `time`, `index`, `request_id`,
+//! `actor`, `key_id`, `method`, `path`, `address`, `request_sha256`, `status`, `code`,
+//! `response_sha256`, `ms`, `flags` joined by commas, `count`. Each is taken as its text in UTF-8 (an
+//! absent `key_id` as the empty text) and preceded by its length in bytes as eight bytes, most
+//! significant first. The first record's `prev` is 64 zeros.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+
+use crate::audit::Linked;
+use crate::{ClusterId, Digest, TenantId};
+
+/// A call and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// From 1, without gaps.
+    pub seq: u64,
+    pub time: String,
+    /// The log entry that holds it.
+    pub index: u64,
+    pub request_id: String,
+    /// The masked key, or `operator`.
+    pub actor: String,
+    pub key_id: Option<u32>,
+    pub method: String,
+    pub path: String,
+    pub address: String,
+    pub request_sha256: String,
+    pub status: u16,
+    /// `ok`, or the code of the problem.
+    pub code: String,
+    /// Of the committed outcome in its stored form; zeros when none was committed.
+    pub response_sha256: String,
+    pub ms: u32,
+    /// `once` had an Idempotency-Key, `replayed` was given an earlier answer.
+    pub flags: Vec<String>,
+    /// Calls like this one, in a flood of refusals.
+    pub count: u32,
+    pub prev: String,
+    pub hash: String,
+}
+
+/// The last line of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Always `checkpoint`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub cluster_id: String,
+    pub tenant_id: String,
+    pub seq: u64,
+    pub head: String,
+    pub signatures: Vec<Signature>,
+}
+
+/// A node's signature under a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    pub node: String,
+    pub key_id: String,
+    /// Ed25519, 128 hex digits.
+    pub sig: String,
+}
+
+/// Answer of `GET /admin/v1/trust`: whose signatures count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Trust {
+    pub cluster_id: String,
+    /// Signatures of different nodes that a checkpoint needs.
+    pub quorum: usize,
+    pub nodes: Vec<TrustedKey>,
+}
+
+/// A node's public key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrustedKey {
+    pub node: String,
+    pub key_id: String,
+    /// Always `ed25519`.
+    pub algorithm: String,
+    /// 64 hex digits.
+    pub public_key: String,
+}
+
+impl Record {
+    /// A link of the chain as it is shown.
+    #[must_use]
+    pub fn of(linked: &Linked) -> Self {
+        let Linked { record, prev, hash } = linked;
+        let note = &record.note;
+        let flags = [("once", note.once), ("replayed", record.replayed)];
+        let set = flags.into_iter().filter(|(_, set)| *set);
+        Self {
+            seq: record.seq,
+            time: record.time.to_string(),
+            index: record.index,
+            request_id: note.request.clone(),
+            actor: note.actor.clone(),
+            key_id: note.key.map(|key| key.0),
+            method: note.method.clone(),
+            path: note.path.clone(),
+            address: note.address.clone(),
+            request_sha256: note.body.to_string(),
+            status: record.status,
+            code: record.code.clone(),
+            response_sha256: record.response.to_string(),
+            ms: note.ms,
+            flags: set.map(|(name, _)| name.to_owned()).collect(),
+            count: record.count,
+            prev: prev.to_string(),
+            hash: hash.to_string(),
+        }
+    }
+
+    /// The hash that its fields make.
+    #[must_use]
+    pub fn computed(&self) -> Digest {
+        let mut hasher = Sha256::new();
+        let key_id = self.key_id.map(|id| id.to_string()).unwrap_or_default();
+        for text in [
+            &self.prev,
+            &self.seq.to_string(),
+            &self.time,
+            &self.index.to_string(),
+            &self.request_id,
+            &self.actor,
+            &key_id,
+            &self.method,
+            &self.path,
+            &self.address,
+            &self.request_sha256,
+            &self.status.to_string(),
+            &self.code,
+            &self.response_sha256,
+            &self.ms.to_string(),
+            &self.flags.join(","),
+            &self.count.to_string(),
+        ] {
+            hasher.update((text.len() as u64).to_be_bytes());
+            hasher.update(text);
+        }
+        Digest(hasher.finalize().into())
+    }
+}
+
+/// The bytes that nodes sign for a checkpoint: the name of the form, then each part as text with its
+/// length before it, as in a record's hash.
+#[must_use]
+pub fn signed(cluster: ClusterId, tenant: TenantId, seq: u64, head: &Digest) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let parts = ["skep-audit-1", &cluster.to_string(), &tenant.to_string(), &seq.to_string()];
+    for text in parts.into_iter().chain([head.to_string().as_str()]) {
+        bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,130 @@
+//! Every change and every refusal of a tenant is in its audit, on every node, also after the death of
+//! its owner; and an export is believed only while it is whole.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use client::keys::NewKey;
+use client::{Call, Client, ClientError};
+use serde_json::{Value, json};
+use tests::{Cluster, Options, Probe, binary, until};
+
+/// Refusals show within a second, and a busy machine takes a little longer.
+const SHOWN_WITHIN: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_and_denied_is_told_and_an_export_is_verified_offline() -> Result<()> {
+    let cluster = Cluster::start(3, Options::default()).await?;
+    let made: Value = cluster
+        .admin(0)?
+        .json(Call::post("/v1/tenants").json(&json!({"name": "audited", "plan": "enterprise"}))?)
+        .await?
+        .body;
+    let key = made["api_key"].as_str().context("no key")?.to_owned();
+    let tenant = made["id"].as_str().context("no id")?.to_owned();
+
+    let first = cluster.client_of(1, &key)?;
+    let second = NewKey { name: "second".to_owned(), ..NewKey::default() };
+    let second = first.create_key(&second, "once-1").await?.body.key_id;
+    let _: client::Answer<Value> =
+        first.json(Call::post("/v1/analyze").json(&json!({"texts": ["hello"]}))?).await?;
+    first.revoke_key(second).await?;
+    denied(first.revoke_key(second).await, 404)?;
+    denied(first.json::<Value>(Call::post("/v1/scan").json(&json!({"docs": []}))?).await, 422)?;
+
+    let wanted = [
+        ("POST", "/v1/tenants", 201, "operator"),
+        ("POST", "/v1/keys", 201, "sk_live_"),
+        ("POST", "/v1/analyze", 200, "sk_live_"),
+        ("DELETE", "/v1/keys/2", 200, "sk_live_"),
+        ("DELETE", "/v1/keys/2", 404, "sk_live_"),
+        ("POST", "/v1/scan", 422, "sk_live_"),
+    ];
+    for node in 0..3 {
+        told(&cluster.client_of(node, &key)?, &wanted)
+            .await
+            .with_context(|| format!("node {node}"))?;
+    }
+
+    let owner = first.usage().await?.meta.owner.context("no owner")?;
+    let owner = cluster.index_of(&owner).context("an owner that is no node")?;
+    cluster.kill(owner).await?;
+    let survivor = cluster.clients_of(&key)?;
+    let export = until("an export without the owner", Duration::from_secs(20), async || {
+        Ok(match survivor.export_audit().await {
+            Ok(export) => Probe::Done(export),
+            Err(error) => Probe::NotYet(error.to_string()),
+        })
+    })
+    .await?;
+    ensure!(export.lines().count() == wanted.len() + 1, "{export}");
+    ensure!(!export.contains(&key), "the key is in the export");
+    ensure!(export.contains(&tenant), "a checkpoint of another tenant");
+    let trust = cluster.admins()?.trust().await?;
+    verify(&export, &trust)
+}
+
+fn denied<T>(answer: Result<T, ClientError>, status: u16) -> Result<()> {
+    match answer {
+        Err(ClientError::Problem(problem)) if problem.status == status => Ok(()),
+        Err(error) => bail!("{error} instead of {status}"),
+        Ok(_) => bail!("allowed instead of {status}"),
+    }
+}
+
+/// The records, in order, through one node.
+async fn told(client: &Client, wanted: &[(&str, &str, u64, &str)]) -> Result<()> {
+    let records = until("records of refusals", SHOWN_WITHIN, async || {
+        let page: Value = client.json(Call::get("/v1/audit")).await?.body;
+        let records = page["data"].as_array().cloned().unwrap_or_default();
+        let enough = records.len() >= wanted.len();
+        Ok(if enough { Probe::Done(records) } else { Probe::NotYet(format!("{}", records.len())) })
+    })
+    .await?;
+    for (record, (method, path, status, actor)) in records.iter().zip(wanted) {
+        let found = record["method"] == *method
+            && record["path"] == *path
+            && record["status"] == *status
+            && record["actor"].as_str().is_some_and(|found| found.starts_with(actor))
+            && record["address"] == "127.0.0.1";
+        ensure!(found, "{record} instead of {method} {path} {status}");
+    }
+    ensure!(records.len() == wanted.len(), "{records:?}");
+    Ok(())
+}
+
+fn verify(export: &str, trust: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let trusted = folder.path().join("trust.json");
+    std::fs::write(&trusted, trust)?;
+    let judge = |name: &str, text: &str, trusted: Option<&Path>| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text)?;
+        let mut command = Command::new(binary()?);
+        command.args(["audit", "verify"]).arg(file);
+        if let Some(trusted) = trusted {
+            command.arg("--trust").arg(trusted);
+        }
+        let output = command.output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok::<_, anyhow::Error>((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+    };
+    let (code, said) = judge("whole", export, Some(&trusted))?;
+    ensure!(code == Some(0) && said.contains("signed by"), "{code:?} {said}");
+    let (code, said) = judge("untrusted", export, None)?;
+    ensure!(code == Some(0) && said.contains("integrity only"), "{code:?} {said}");
+
+    let flipped = export.replacen("\"status\":404", "\"status\":405", 1);
+    let (code, said) = judge("flipped", &flipped, Some(&trusted))?;
+    ensure!(code == Some(1) && said.contains("seq 5: changed"), "{code:?} {said}");
+    let lines: Vec<&str> = export.lines().collect();
+    let (last, before) = lines.split_last().context("an empty export")?;
+    let shorter = [&before[..before.len() - 1], &[*last]].concat().join("\n");
+    let (code, said) = judge("shorter", &shorter, Some(&trusted))?;
+    ensure!(code == Some(1) && said.contains("seq 6: truncated"), "{code:?} {said}");
+    let (code, said) = judge("endless", &before.join("\n"), Some(&trusted))?;
+    ensure!(code == Some(1) && said.contains("seq 7: truncated"), "{code:?} {said}");
+    Ok(())
+}
