@@ -6,6 +6,7 @@ pub mod ask;
 pub mod audit;
 pub mod blobs;
 pub mod bounded;
+pub mod calendar;
 pub mod clock;
 pub mod documents;
 pub mod figures;

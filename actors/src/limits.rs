@@ -9,6 +9,7 @@ use std::time::Duration;
 use protocol::jobs::Worker;
 use protocol::limits::Command;
 use protocol::peer::{Answer, Ask, LeaseId};
+use protocol::plans::Plan;
 use protocol::{Effect, KeyId, Refusal, Reply, TenantId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::broadcast::error::RecvError;
@@ -140,6 +141,19 @@ async fn limits(owned: &Owned, tenant: TenantId, key: Option<KeyId>) -> Answered
     Ok(found.map_or(Answer::Refused(Refusal::NotFound), |view| Answer::Limits(Box::new(view))))
 }
 
+/// Brings the tenants here onto the newest versions of their plans, should whoever changed a plan not
+/// have come to it.
+async fn adopt_plans(owned: &Owned) {
+    let Some(map) = owned.map() else { return };
+    let behind = |plan: &&Plan| plan.version > owned.group.view().tenants.adopted(&plan.name);
+    let plans: Vec<Plan> = map.plans.values().filter(behind).cloned().collect();
+    for plan in plans {
+        if let Err(error) = owned.propose(protocol::Command::Plan(Box::new(plan))).await {
+            debug!(group = %owned.group.id(), %error, "plan not adopted yet");
+        }
+    }
+}
+
 /// What dead nodes held is freed when their leases must be over; shadows are counted.
 async fn watch(owned: Arc<Owned>) {
     let mut ticks = tokio::time::interval(LAPSE_INTERVAL);
@@ -156,6 +170,7 @@ async fn watch(owned: Arc<Owned>) {
                 Err(RecvError::Closed) => return,
             },
         }
+        adopt_plans(&owned).await;
         let holders = owned.group.view().limits.holders();
         if holders.is_empty() {
             continue;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::nodes::Map;
 use protocol::peer::Ask;
 use protocol::{GroupId, NodeId, TenantId, codec};
 use raft::Host;
@@ -76,16 +77,20 @@ impl Router {
         let _ = self.inner.transport.set(transport);
     }
 
+    /// The cluster map, once it is known.
+    pub(crate) fn map(&self) -> Option<Arc<Map>> {
+        self.inner.host.map().borrow().clone()
+    }
+
     /// The shard of a tenant, once the cluster map is known.
     #[must_use]
     pub fn group_of(&self, tenant: TenantId) -> Option<GroupId> {
-        let map = self.inner.host.map().borrow().clone()?;
-        Some(map.shard_of(tenant))
+        Some(self.map()?.shard_of(tenant))
     }
 
     /// What digests of secrets are keyed with, once the cluster map is known.
     pub(crate) fn pepper(&self) -> Option<Pepper> {
-        let map = self.inner.host.map().borrow().clone()?;
+        let map = self.map()?;
         Some(Pepper::new(&map.secrets.pepper))
     }
 

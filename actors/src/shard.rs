@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use protocol::audit::Note;
 use protocol::idempotency::Once;
+use protocol::nodes::Map;
 use protocol::owner::Owner;
 use protocol::peer::{Answer, Ask};
 use protocol::{Command, GroupId, KeyId, Proposal, Refusal, Stamp, TenantId, keys, tenants, usage};
@@ -14,6 +15,7 @@ use tracing::{error, info};
 
 use crate::ask::{Answered, AskError, Request};
 use crate::bounded::{BoundedRef, NotSent};
+use crate::calendar;
 use crate::clock::ShardClock;
 use crate::figures::figures;
 use crate::grants::Grants;
@@ -34,12 +36,20 @@ pub(crate) struct Owned {
     pub(crate) owner: Owner,
     pub(crate) clock: ShardClock,
     pub(crate) leases: Leases,
+    router: Router,
 }
 
 impl Owned {
+    /// The cluster map as this node has it.
+    pub(crate) fn map(&self) -> Option<Arc<Map>> {
+        self.router.map()
+    }
+
     /// Both times of the shard now, and the tenant's offset from UTC.
-    pub(crate) fn stamp(&self, _view: &Machine, _tenant: TenantId) -> Stamp {
-        self.clock.stamp()
+    pub(crate) fn stamp(&self, view: &Machine, tenant: TenantId) -> Stamp {
+        let stamp = self.clock.stamp();
+        let zone = view.tenants.get(tenant).and_then(|tenant| tenant.time_zone.as_ref());
+        Stamp { offset_s: calendar::offset_s(zone, stamp.time), ..stamp }
     }
 
     /// Replicates a command under this ownership. What takes rights away, or gives others, is
@@ -56,7 +66,10 @@ impl Owned {
         note: Option<Box<Note>>,
     ) -> Answered {
         let (recall, payer) = (recall_of(&command), payer_of(&command));
-        let at = self.clock.stamp();
+        let at = match command.tenant() {
+            Some(tenant) => self.stamp(&self.group.view(), tenant),
+            None => self.clock.stamp(),
+        };
         let proposal = Proposal { at, once, command, note };
         let timer = figures().proposal_seconds.start_timer();
         let applied = self.group.propose(self.owner.epoch, proposal).await?;
@@ -97,6 +110,7 @@ fn recall_of(command: &Command) -> Option<Option<TenantId>> {
         Command::Tenant(_, tenants::Command::Create { .. })
         | Command::Key(_, keys::Command::Create(_)) => None,
         Command::Tenant(tenant, _) | Command::Key(tenant, _) => Some(Some(*tenant)),
+        Command::Plan(_) => Some(None),
         Command::OpenOwner(_)
         | Command::Marker
         | Command::Usage(..)
@@ -182,7 +196,7 @@ impl Actor for ShardSupervisor {
             ShardClock::open(view.time, view.steady)
         };
         let leases = Leases::new(id, owner.epoch, grants);
-        let owned = Arc::new(Owned { group, owner, clock, leases });
+        let owned = Arc::new(Owned { group, owner, clock, leases, router: router.clone() });
         let parent = me.get_cell();
         let (tenants, _) =
             Actor::spawn_linked(None, TenantActor, Arc::clone(&owned), parent.clone()).await?;

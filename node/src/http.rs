@@ -18,6 +18,7 @@ pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
+pub mod plans;
 pub mod query;
 pub mod ready;
 pub mod scan;
@@ -41,6 +42,7 @@ pub fn routes(app: App) -> Result<axum::Router, serde_json::Error> {
         .with_state(edge.clone());
     let table = operations
         .merge(tenants::routes())
+        .merge(plans::routes())
         .merge(keys::routes())
         .merge(limits::routes())
         .merge(scan::routes())

@@ -10,6 +10,7 @@ use crate::limits::Policy;
 use crate::nodes::Node;
 use crate::owner::{Epoch, OpenOwner, Owner};
 use crate::peer::{LimitsView, Slab};
+use crate::plans::Plan;
 use crate::tenants::Tenant;
 use crate::{
     KeyId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits, nodes, tenants, usage,
@@ -58,6 +59,8 @@ pub enum Command {
     Job(TenantId, jobs::Command),
     Node(nodes::Command),
     Limits(TenantId, limits::Command),
+    /// A plan has a new version: its tenants in this group are on it from now on.
+    Plan(Box<Plan>),
     Audit(TenantId, audit::Command),
     /// What a node held of any tenant's limits is lost: its lease is over.
     Lapse {
@@ -65,6 +68,26 @@ pub enum Command {
         /// Numbers of the requests that it still runs, in order.
         running: Vec<u64>,
     },
+}
+
+impl Command {
+    /// The tenant that a command concerns, if it is one.
+    #[must_use]
+    pub fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Self::Tenant(tenant, _)
+            | Self::Key(tenant, _)
+            | Self::Usage(tenant, _)
+            | Self::Job(tenant, _)
+            | Self::Limits(tenant, _)
+            | Self::Audit(tenant, _) => Some(*tenant),
+            Self::OpenOwner(_)
+            | Self::Marker
+            | Self::Node(_)
+            | Self::Plan(_)
+            | Self::Lapse { .. } => None,
+        }
+    }
 }
 
 /// What was answered.
@@ -99,6 +122,7 @@ pub enum Reply {
     Limits(Box<LimitsView>),
     /// What a node may admit by itself.
     Slab(Slab),
+    Plan(Box<Plan>),
 }
 
 /// The domain declined; nothing changed.
@@ -165,6 +189,7 @@ pub enum What {
     Keys,
     Nodes,
     Tokens,
+    Plans,
 }
 
 impl std::fmt::Display for What {
@@ -174,6 +199,7 @@ impl std::fmt::Display for What {
             Self::Keys => "keys",
             Self::Nodes => "nodes",
             Self::Tokens => "tokens",
+            Self::Plans => "plans",
         })
     }
 }

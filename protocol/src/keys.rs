@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BadId, base62_of_bytes, bytes_of_base62};
-use crate::plans::Limits;
+use crate::plans::{Limits, Override};
 use crate::{Digest, KeyId, Name, TenantId, Time};
 
 /// A key of a tenant begins so.
@@ -188,8 +188,18 @@ pub struct Key {
     /// What may be shown.
     pub prefix: String,
     pub scopes: Scopes,
+    pub overrides: KeyOverrides,
     pub created_at: Time,
     pub expires_at: Option<Time>,
+}
+
+/// What the limits of one key say beside those of its tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyOverrides {
+    pub rate: Override,
+    pub burst: Override,
+    pub per_minute: Override,
+    pub per_day: Override,
 }
 
 /// What one key may, beside what its tenant may. `None` is unlimited.
@@ -209,10 +219,10 @@ impl Key {
     #[must_use]
     pub fn limits(&self, tenant: &Limits) -> KeyLimits {
         KeyLimits {
-            rate: tenant.key_rate,
-            burst: tenant.key_burst,
-            per_minute: None,
-            per_day: None,
+            rate: self.overrides.rate.over(tenant.key_rate),
+            burst: self.overrides.burst.over(tenant.key_burst),
+            per_minute: self.overrides.per_minute.over(None),
+            per_day: self.overrides.per_day.over(None),
         }
     }
 }
@@ -224,6 +234,7 @@ pub struct NewKey {
     pub digest: Digest,
     pub prefix: String,
     pub scopes: Scopes,
+    pub overrides: KeyOverrides,
     pub expires_at: Option<Time>,
 }
 
@@ -233,6 +244,15 @@ pub enum Command {
     Create(NewKey),
     /// The key is gone; its id is not used again.
     Revoke(KeyId),
+    /// A new key with the name, scopes and limits of an old one, which ends after `overlap_ms`.
+    Rotate {
+        key: KeyId,
+        digest: Digest,
+        prefix: String,
+        overlap_ms: u64,
+        /// Scopes of the caller, who cannot get more by it.
+        within: Scopes,
+    },
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::BUCKETS;
-use crate::{ClusterId, Digest, GroupId, NodeId, ReplicaId, TenantId, Time};
+use crate::plans::Plan;
+use crate::{ClusterId, Digest, GroupId, Name, NodeId, ReplicaId, TenantId, Time};
 
 /// Replicas that a shard has once there are enough nodes.
 pub const REPLICAS: usize = 3;
@@ -84,6 +85,8 @@ pub struct Map {
     pub operators: BTreeMap<Digest, Time>,
     pub next_node: u64,
     pub next_replica: u64,
+    /// The plans, by name.
+    pub plans: BTreeMap<Name, Plan>,
 }
 
 impl Map {
@@ -146,4 +149,10 @@ pub enum Command {
     },
     /// Nothing changes; the digest of the map is taken here.
     Mark,
+    /// Makes or replaces a plan. Its version is one above the last.
+    SetPlan {
+        plan: Box<Plan>,
+        /// The version that is replaced.
+        if_version: Option<u64>,
+    },
 }

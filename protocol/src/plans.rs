@@ -1,22 +1,121 @@
 //! Plans and limits as data.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Policies;
+use crate::{Name, Time};
 
-/// The plans that are shipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Plan {
+/// Plans that there can be.
+pub const PLANS_MAX: usize = 200;
+/// Features that one plan can have.
+pub const FEATURES_MAX: usize = 64;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The plans that a cluster begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shipped {
     Trial,
     Starter,
     Professional,
     Enterprise,
 }
 
-/// A tenant on the trial plan is refused after this long.
-pub const TRIAL_MS: u64 = 14 * 24 * 60 * 60 * 1000;
-/// A month without an own limit holds this many units: none.
-const UNLIMITED: Option<u64> = None;
+/// A plan: what its tenants may, have and pay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub name: Name,
+    /// Counts changes from 1; the entity tag.
+    pub version: u64,
+    pub limits: Limits,
+    /// Price of one unit in millionths of a US dollar.
+    pub price_micros: u64,
+    pub features: BTreeSet<Name>,
+    /// Days after which a tenant that was made on this plan is refused.
+    pub trial_days: Option<u32>,
+}
+
+impl Plan {
+    /// The name in the API.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Price of one unit in millionths of a US dollar.
+    #[must_use]
+    pub fn unit_price_micros(&self) -> u64 {
+        self.price_micros
+    }
+
+    /// When a tenant that was made at `created_at` is refused.
+    #[must_use]
+    pub fn trial_ends(&self, created_at: Time) -> Option<Time> {
+        self.trial_days.map(|days| created_at.plus_ms(u64::from(days) * DAY_MS))
+    }
+}
+
+impl Shipped {
+    /// Every plan, smallest first.
+    pub const ALL: [Self; 4] = [Self::Trial, Self::Starter, Self::Professional, Self::Enterprise];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Starter => "starter",
+            Self::Professional => "professional",
+            Self::Enterprise => "enterprise",
+        }
+    }
+
+    fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Trial => &["basic_extraction"],
+            Self::Starter => &["basic_extraction", "api_access"],
+            Self::Professional => &["basic_extraction", "api_access", "batch_processing"],
+            Self::Enterprise => &[
+                "basic_extraction",
+                "api_access",
+                "batch_processing",
+                "advanced_extraction",
+                "custom_models",
+            ],
+        }
+    }
+
+    /// The plan as it is shipped.
+    #[must_use]
+    pub fn plan(self) -> Plan {
+        let (per_month, price_micros) = match self {
+            Self::Trial => (Some(1_000), 0),
+            Self::Starter => (Some(10_000), 10_000),
+            Self::Professional => (Some(100_000), 5_000),
+            Self::Enterprise => (None, 2_000),
+        };
+        let limits = Limits {
+            rate: Some(100),
+            burst: Some(200),
+            key_rate: Some(50),
+            key_burst: Some(100),
+            per_month,
+            max_documents: Some(10_000),
+            max_backlog: Some(1_000_000),
+            ..Limits::default()
+        };
+        let features = self.features().iter().filter_map(|name| Name::parse(name).ok());
+        Plan {
+            name: Name::shipped(self.name()),
+            version: 1,
+            limits,
+            price_micros,
+            features: features.collect(),
+            trial_days: (self == Self::Trial).then_some(14),
+        }
+    }
+}
 
 /// One limit as an override: left to the plan, unlimited, or a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +127,9 @@ pub enum Override {
 }
 
 impl Override {
-    fn over(self, plan: Option<u64>) -> Option<u64> {
+    /// The limit in force over that of the plan.
+    #[must_use]
+    pub fn over(self, plan: Option<u64>) -> Option<u64> {
         match self {
             Self::Plan => plan,
             Self::Unlimited => None,
@@ -57,7 +158,7 @@ pub struct Overrides {
 }
 
 /// The limits in force. `None` is unlimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Requests per second of the tenant.
     pub rate: Option<u64>,
@@ -85,70 +186,11 @@ pub struct Limits {
     pub shadow: Policies,
 }
 
-impl Plan {
-    /// Every plan, smallest first.
-    pub const ALL: [Self; 4] = [Self::Trial, Self::Starter, Self::Professional, Self::Enterprise];
-
-    /// The name in the API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Trial => "trial",
-            Self::Starter => "starter",
-            Self::Professional => "professional",
-            Self::Enterprise => "enterprise",
-        }
-    }
-
-    /// The plan of a name.
-    #[must_use]
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|plan| plan.name() == name)
-    }
-
-    /// Price of one unit in millionths of a US dollar.
-    #[must_use]
-    pub fn unit_price_micros(self) -> u64 {
-        match self {
-            Self::Trial => 0,
-            Self::Starter => 10_000,
-            Self::Professional => 5_000,
-            Self::Enterprise => 2_000,
-        }
-    }
-
-    /// The limits of the plan, before overrides.
-    #[must_use]
-    pub fn limits(self) -> Limits {
-        let per_month = match self {
-            Self::Trial => Some(1_000),
-            Self::Starter => Some(10_000),
-            Self::Professional => Some(100_000),
-            Self::Enterprise => UNLIMITED,
-        };
-        Limits {
-            rate: Some(100),
-            burst: Some(200),
-            key_rate: Some(50),
-            key_burst: Some(100),
-            per_minute: UNLIMITED,
-            per_day: UNLIMITED,
-            per_month,
-            concurrency: UNLIMITED,
-            budget: UNLIMITED,
-            max_documents: Some(10_000),
-            max_bytes: UNLIMITED,
-            max_backlog: Some(1_000_000),
-            shadow: Policies::default(),
-        }
-    }
-}
-
 impl Overrides {
     /// The limits in force on a plan.
     #[must_use]
-    pub fn over(&self, plan: Plan) -> Limits {
-        let limits = plan.limits();
+    pub fn over(&self, plan: &Plan) -> Limits {
+        let limits = plan.limits;
         Limits {
             rate: self.rate.over(limits.rate),
             burst: self.burst.over(limits.burst),

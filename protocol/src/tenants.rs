@@ -14,6 +14,8 @@ pub struct Tenant {
     pub plan: Plan,
     pub overrides: Overrides,
     pub domain: Option<Name>,
+    /// IANA name of the zone whose days and months count; UTC without one.
+    pub time_zone: Option<Name>,
     pub region: Option<Name>,
     pub suspended: bool,
     pub created_at: Time,
@@ -49,7 +51,7 @@ impl Tenant {
     /// The limits in force.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.overrides.over(self.plan)
+        self.overrides.over(&self.plan)
     }
 }
 
@@ -89,20 +91,22 @@ pub enum Command {
     /// Makes the tenant and its first key in one step.
     Create {
         name: Name,
-        plan: Plan,
+        plan: Box<Plan>,
         overrides: Overrides,
         domain: Option<Name>,
+        time_zone: Option<Name>,
         region: Option<Name>,
         key: NewKey,
     },
     Update {
         name: Change<Name>,
         domain: Change<Option<Name>>,
+        time_zone: Change<Option<Name>>,
         region: Change<Option<Name>>,
         if_version: Option<u64>,
     },
     SetPlan {
-        plan: Plan,
+        plan: Box<Plan>,
         overrides: Option<Overrides>,
     },
     Suspend,

@@ -10,6 +10,7 @@ pub mod error;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
+pub mod plans;
 pub mod scan;
 pub mod tenants;
 pub mod usage;

@@ -111,7 +111,7 @@ impl Machine {
             return fresh(index, Err(refusal));
         }
         let now = Stamp { time: self.time, steady: self.steady, ..proposal.at };
-        let of = audit::tenant_of(&proposal.command);
+        let of = proposal.command.tenant();
         let applied = self.apply_once(index, now, proposal.once, proposal.command, effects);
         if let (Some(tenant), Some(note)) = (of, proposal.note) {
             audit::note(self, now, tenant, *note, &applied);
@@ -156,6 +156,7 @@ impl Machine {
             Command::Usage(tenant, command) => usage::apply(self, now, tenant, command, effects),
             Command::Job(tenant, command) => jobs::apply(self, now, tenant, command, effects),
             Command::Limits(tenant, command) => limits::apply(self, now, tenant, command, effects),
+            Command::Plan(plan) => tenants::adopt(self, now.time, &plan),
             Command::Audit(tenant, command) => audit::apply(self, now, index, tenant, command),
             Command::Lapse { worker, running } => limits::lapse(self, now, worker, &running),
             Command::Node(command) => nodes::apply(&mut self.nodes, now.time, command),

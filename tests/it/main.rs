@@ -6,6 +6,7 @@ mod failover;
 mod house;
 mod isolation;
 mod openapi;
+mod plans;
 mod python_client;
 mod scan_jobs;
 mod stage;

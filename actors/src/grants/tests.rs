@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use protocol::keys::Scopes;
 use protocol::owner::Epoch;
 use protocol::peer::{Admission, Caller, LeaseId, Slab, View};
-use protocol::plans::{Overrides, Plan};
+use protocol::plans::{Overrides, Shipped};
 use protocol::tenants::{Status, Tenant};
 use protocol::{KeyId, Name, NodeId, Time};
 
@@ -22,9 +22,10 @@ fn view(tenant: u128, ends_ms: Option<u64>) -> View {
     let tenant = Tenant {
         id: TenantId(tenant),
         name: Name::parse("acme").unwrap(),
-        plan: Plan::Enterprise,
+        plan: Shipped::Enterprise.plan(),
         overrides: Overrides::default(),
         domain: None,
+        time_zone: None,
         region: None,
         suspended: false,
         created_at: Time(0),

@@ -9,11 +9,11 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use futures::future::{BoxFuture, try_join_all};
-use protocol::keys::{NewKey, Scopes};
+use protocol::keys::{KeyOverrides, NewKey, Scopes};
 use protocol::limits::Payer;
 use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
 use protocol::owner::Epoch;
-use protocol::plans::{Override, Overrides, Plan};
+use protocol::plans::{Override, Overrides, Shipped};
 use protocol::{
     ClusterId, Command, Digest, GroupId, Name, NodeId, Proposal, Stamp, TenantId, Time, codec,
     tenants, usage,
@@ -263,7 +263,7 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
     let unlimited = Override::Unlimited;
     let command = tenants::Command::Create {
         name: Name::parse("bench")?,
-        plan: Plan::Enterprise,
+        plan: Box::new(Shipped::Enterprise.plan()),
         overrides: Overrides {
             rate: unlimited,
             burst: unlimited,
@@ -275,12 +275,14 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
             ..Overrides::default()
         },
         domain: None,
+        time_zone: None,
         region: None,
         key: NewKey {
             name: Name::parse("bench")?,
             digest: Digest([0; 32]),
             prefix: "sk_live_…0000".to_owned(),
             scopes: Scopes::all(),
+            overrides: KeyOverrides::default(),
             expires_at: None,
         },
     };

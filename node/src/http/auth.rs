@@ -54,6 +54,18 @@ impl<const S: u8> Caller<S> {
         (Payer { key: Some(pass.key), slot }, held)
     }
 
+    /// 413 for a request that is larger than the plan has it.
+    pub fn check_size(&self, documents: usize, bytes: u64) -> Result<(), Problem> {
+        let Some(pass) = &self.key else { return Ok(()) };
+        let limits = pass.tenant.limits();
+        for (most, got) in [(limits.max_documents, documents as u64), (limits.max_bytes, bytes)] {
+            if let Some(most) = most.filter(|&most| got > most) {
+                return Err(Problem::too_large(most, got));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses at once what the owner would refuse, by what it said last.
     pub fn check_dry(&self, app: &App) -> Result<(), Problem> {
         let dry = self.key.as_ref().and_then(|pass| app.system.grants.dry(pass));

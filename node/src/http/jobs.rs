@@ -83,10 +83,7 @@ async fn submit(
 ) -> Result<Response, Problem> {
     let wish = caller.wish(&once, body.marks);
     let Submit { documents, priority } = body.value;
-    let limit = caller.key.as_ref().and_then(|key| key.tenant.limits().max_documents);
-    if let Some(limit) = limit.filter(|&limit| documents.len() as u64 > limit) {
-        return Err(Problem::too_large(limit, documents.len() as u64));
-    }
+    caller.check_size(documents.len(), body.marks.bytes)?;
     if wish.key.is_none() {
         caller.check_dry(&app)?;
     }

@@ -63,12 +63,14 @@ pub struct Marks {
     pub parsed: Option<[u8; 32]>,
     /// SHA-256 of its bytes.
     pub sha256: [u8; 32],
+    /// How many they are.
+    pub bytes: u64,
 }
 
 impl Marks {
     /// Of a request without a body.
     pub fn of_nothing() -> Self {
-        Self { parsed: None, sha256: Sha256::digest(b"").into() }
+        Self { parsed: None, sha256: Sha256::digest(b"").into(), bytes: 0 }
     }
 }
 
@@ -138,7 +140,7 @@ fn parse<T: FromShape>(bytes: &Bytes, digest: bool) -> Result<(T, Marks), Proble
     findings.conclude()?;
     // A reader that gives up has noted why; the answer below is for one that forgot to.
     let value = value.ok_or_else(|| Problem::new(Code::Validation))?;
-    Ok((value, Marks { parsed, sha256: Sha256::digest(bytes).into() }))
+    Ok((value, Marks { parsed, sha256: Sha256::digest(bytes).into(), bytes: bytes.len() as u64 }))
 }
 
 enum Media {

@@ -3,15 +3,16 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use protocol::keys::{ApiKey, Command, Key, NewKey, RANDOM_BYTES, Scope, Scopes};
+use protocol::keys::{ApiKey, Command, Key, KeyOverrides, NewKey, RANDOM_BYTES, Scope, Scopes};
 use protocol::peer::{Answer, Ask};
+use protocol::plans::Override;
 use protocol::usage::{Period, Report};
 use protocol::wire::{List, keys as wire, tenants as tenants_wire};
-use protocol::{KeyId, Name, Reply};
+use protocol::{KeyId, Name, Reply, Time};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::App;
+use super::app::{App, Wish};
 use super::auth::{ANY, Caller, Idempotency, KEYS_READ, KEYS_WRITE, USAGE_READ};
 use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Marks, Object};
@@ -21,6 +22,20 @@ use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments}
 use super::tenants;
 
 const LIST: &str = "/v1/keys";
+const LIMIT_MAX: u64 = 1_000_000_000_000;
+/// An old key works beside its successor for a day at most.
+const OVERLAP_S_MAX: u64 = 86_400;
+/// Limits that an override of one key cannot set.
+const OF_THE_TENANT: [&str; 8] = [
+    "rate",
+    "burst",
+    "per_month",
+    "concurrency",
+    "budget",
+    "max_documents",
+    "max_bytes",
+    "max_backlog",
+];
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
@@ -31,6 +46,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_bare))
         .routes(routes!(usage))
         .routes(routes!(get, revoke))
+        .routes(routes!(rotate))
 }
 
 /// Body of `POST /v1/keys`.
@@ -38,6 +54,8 @@ pub fn routes() -> OpenApiRouter<App> {
 struct Create {
     name: Name,
     scopes: Option<Scopes>,
+    overrides: KeyOverrides,
+    expires_at: Option<Time>,
 }
 
 impl FromShape for Create {
@@ -47,10 +65,54 @@ impl FromShape for Create {
         let scopes = object.optional("scopes", |scopes| {
             scopes.list(1..=Scope::ALL.len(), |scope| scope.one_of(&words))
         });
-        object.lacking("expires_at", "keys that expire are not part of this build");
+        let expires_at = object.optional("expires_at", |at| at.parsed(future));
         object.lacking("ip_allow", "address lists are not part of this build");
-        object.lacking("overrides", "limits per key are not part of this build");
-        Some(Self { name: name?, scopes: scopes.map(|scopes| scopes.into_iter().collect()) })
+        let overrides = object.optional("overrides", |over| over.object(key_overrides));
+        let scopes = scopes.map(|scopes| scopes.into_iter().collect());
+        let overrides = overrides.unwrap_or_default();
+        Some(Self { name: name?, scopes, overrides, expires_at })
+    }
+}
+
+/// A time to come, in RFC 3339.
+fn future(text: &str) -> Result<Time, &'static str> {
+    let at: jiff::Timestamp =
+        text.parse().map_err(|_| "must be a time like 2027-01-31T12:00:00Z")?;
+    let at = u64::try_from(at.as_millisecond()).map_or_else(|_| Time::default(), Time);
+    if at > actors::clock::wall() { Ok(at) } else { Err("must be in the future") }
+}
+
+fn key_overrides(object: &mut Object<'_, '_>) -> Option<KeyOverrides> {
+    let mut limit = |name: &str| {
+        let read = object.nullable(name, |limit| limit.integer(0..=LIMIT_MAX));
+        match read {
+            None => Override::Plan,
+            Some(None) => Override::Unlimited,
+            Some(Some(limit)) => Override::Limit(limit),
+        }
+    };
+    let overrides = KeyOverrides {
+        rate: limit("key_rate"),
+        burst: limit("key_burst"),
+        per_minute: limit("per_minute"),
+        per_day: limit("per_day"),
+    };
+    for name in OF_THE_TENANT {
+        object.lacking(name, "is a limit of the tenant, not of one key");
+    }
+    Some(overrides)
+}
+
+/// Body of `POST /v1/keys/{id}/rotate`.
+#[derive(Debug)]
+struct Rotate {
+    overlap_s: u64,
+}
+
+impl FromShape for Rotate {
+    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
+        let overlap_s = object.optional("overlap_s", |s| s.integer(0..=OVERLAP_S_MAX));
+        Some(Self { overlap_s: overlap_s.unwrap_or(0) })
     }
 }
 
@@ -101,8 +163,7 @@ async fn create(
     once: Idempotency,
     body: Json<Create>,
 ) -> Result<Response, Problem> {
-    let Create { name, scopes } = body.value;
-    make(&app, &caller, &once, body.marks, name, scopes, StatusCode::CREATED).await
+    make(&app, &caller, &once, body.marks, body.value, StatusCode::CREATED).await
 }
 
 /// Make a key, as the published client asks for it
@@ -116,7 +177,9 @@ async fn create_named(
     once: Idempotency,
     body: Json<Empty>,
 ) -> Result<Response, Problem> {
-    make(&app, &caller, &once, body.marks, name, None, StatusCode::OK).await
+    let wanted =
+        Create { name, scopes: None, overrides: KeyOverrides::default(), expires_at: None };
+    make(&app, &caller, &once, body.marks, wanted, StatusCode::OK).await
 }
 
 async fn make(
@@ -124,10 +187,10 @@ async fn make(
     caller: &Caller<KEYS_WRITE>,
     once: &Idempotency,
     body: Marks,
-    name: Name,
-    scopes: Option<Scopes>,
+    wanted: Create,
     status: StatusCode,
 ) -> Result<Response, Problem> {
+    let Create { name, scopes, overrides, expires_at } = wanted;
     let wish = caller.wish(once, body);
     let scopes = scopes.unwrap_or_else(|| caller.scopes());
     if !caller.scopes().covers(scopes) {
@@ -135,15 +198,56 @@ async fn make(
     }
     let api_key = ApiKey::new(caller.tenant, rand::random::<[u8; RANDOM_BYTES]>());
     let digest = app.digest("key", &[api_key.text().as_bytes()])?;
-    let new = NewKey { name, digest, prefix: api_key.prefix(), scopes, expires_at: None };
-    let command = protocol::Command::Key(caller.tenant, Command::Create(new));
-    let told = app.propose(caller.tenant, command, &wish, Some(api_key.text()), status).await?;
+    let prefix = api_key.prefix();
+    let new = NewKey { name, digest, prefix, scopes, overrides, expires_at };
+    let command = Command::Create(new);
+    secret(app, caller, &wish, command, &api_key, status).await
+}
+
+/// Replace a key by a new one
+#[utoipa::path(post, path = "/v1/keys/{id}/rotate", tag = "keys",
+    params(("id" = u32, Path, description = "The key that is replaced")),
+    request_body = Object,
+    responses((status = 201, description = "The new key, shown once", body = wire::NewKey),
+        (status = 404, response = ProblemResponse)))]
+async fn rotate(
+    State(app): State<App>,
+    caller: Caller<KEYS_WRITE>,
+    path: Result<Segments<(KeyId,)>, Problem>,
+    _: NoQuery,
+    once: Idempotency,
+    body: Json<Rotate>,
+) -> Result<Response, Problem> {
+    let wish = caller.wish(&once, body.marks);
+    let Segments((key,)) = path?;
+    let api_key = ApiKey::new(caller.tenant, rand::random::<[u8; RANDOM_BYTES]>());
+    let command = Command::Rotate {
+        key,
+        digest: app.digest("key", &[api_key.text().as_bytes()])?,
+        prefix: api_key.prefix(),
+        overlap_ms: body.value.overlap_s * 1000,
+        within: caller.scopes(),
+    };
+    secret(&app, &caller, &wish, command, &api_key, StatusCode::CREATED).await
+}
+
+/// Makes a key and shows it, or again the one that this call made before.
+async fn secret(
+    app: &App,
+    caller: &Caller<KEYS_WRITE>,
+    wish: &Wish,
+    command: Command,
+    api_key: &ApiKey,
+    status: StatusCode,
+) -> Result<Response, Problem> {
+    let command = protocol::Command::Key(caller.tenant, command);
+    let told = app.propose(caller.tenant, command, wish, Some(api_key.text()), status).await?;
     let written = told.written()?;
     let Reply::Key(key) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
     };
     let api_key = match &written.replayed {
-        Some(Some(sealed)) => app.unseal(&wish, sealed)?,
+        Some(Some(sealed)) => app.unseal(wish, sealed)?,
         Some(None) | None => api_key.text().to_owned(),
     };
     Ok(written.respond(status, &wire::NewKey { api_key, key: shown(&key) }))

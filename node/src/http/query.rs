@@ -9,6 +9,7 @@ use std::fmt::Display;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use protocol::Name;
 use protocol::id::{JobId, KeyId, NodeId, TenantId};
 
 pub use self::cursor::{Cursor, CursorKey};
@@ -288,7 +289,7 @@ macro_rules! parsed_segments {
     )+};
 }
 
-parsed_segments!(JobId, KeyId, NodeId, TenantId);
+parsed_segments!(JobId, KeyId, NodeId, TenantId, Name);
 
 /// The variables of a path, in order: `Segments<(TenantId,)>`, `Segments<(JobId, u64)>`. A
 /// syntactically bad id is 404 like a missing one.

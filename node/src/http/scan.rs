@@ -126,7 +126,7 @@ async fn scan(
     let wish = caller.wish(&once, body.marks);
     let Scan { docs, page, page_size } = body.value;
     let (ids, texts): (Vec<_>, Vec<_>) = docs.into_iter().map(|doc| (doc.id, doc.content)).unzip();
-    let (written, verdicts) = admit_and_scan(&app, &caller, &wish, texts).await?;
+    let (written, verdicts) = admit_and_scan(&app, &caller, &wish, body.marks.bytes, texts).await?;
     let summary = summary(&ids, &verdicts);
     let total_pages = verdicts.len().div_ceil(page_size).max(1);
     let result = |(doc_id, (verdict, provenance))| wire::ScanResult { doc_id, verdict, provenance };
@@ -148,7 +148,8 @@ async fn analyze(
     body: Json<Analyze>,
 ) -> Result<Response, Problem> {
     let wish = caller.wish(&once, body.marks);
-    let (written, verdicts) = admit_and_scan(&app, &caller, &wish, body.value.texts).await?;
+    let (written, verdicts) =
+        admit_and_scan(&app, &caller, &wish, body.marks.bytes, body.value.texts).await?;
     let result =
         |(text_id, (verdict, provenance))| wire::AnalyzeResult { text_id, verdict, provenance };
     let results = verdicts.into_iter().enumerate().map(result).collect();
@@ -162,9 +163,10 @@ async fn admit_and_scan(
     app: &App,
     caller: &Caller<SCAN>,
     wish: &Wish,
+    bytes: u64,
     texts: Vec<String>,
 ) -> Result<(Written, Vec<Scored>), Problem> {
-    check_documents(caller, texts.len())?;
+    caller.check_size(texts.len(), bytes)?;
     if wish.key.is_none() {
         caller.check_dry(app)?;
     }
@@ -179,14 +181,6 @@ async fn admit_and_scan(
     let written = admitted?.written()?;
     let scored = scored?;
     Ok((written, scored))
-}
-
-fn check_documents(caller: &Caller<SCAN>, documents: usize) -> Result<(), Problem> {
-    let limit = caller.key.as_ref().and_then(|key| key.tenant.limits().max_documents);
-    match limit.filter(|&limit| documents as u64 > limit) {
-        Some(limit) => Err(Problem::too_large(limit, documents as u64)),
-        None => Ok(()),
-    }
 }
 
 async fn score(app: &App, texts: Vec<String>) -> Result<Vec<Scored>, Problem> {

@@ -4,10 +4,10 @@ use axum::extract::State;
 use axum::http::header::ETAG;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use protocol::keys::{ApiKey, NewKey, RANDOM_BYTES, Scopes};
+use protocol::keys::{ApiKey, KeyOverrides, NewKey, RANDOM_BYTES, Scopes};
 use protocol::peer::{Answer, Ask};
-use protocol::plans::{Limits, Override, Overrides, Plan};
-use protocol::tenants::{Change, Command, Status, Tenant};
+use protocol::plans::Limits;
+use protocol::tenants::{Command, Status, Tenant};
 use protocol::wire::{List, tenants as wire};
 use protocol::{GroupId, Name, Reply, TenantId};
 use utoipa_axum::router::OpenApiRouter;
@@ -17,16 +17,15 @@ use super::app::{App, Wish};
 use super::auth::{Idempotency, Operator};
 use super::error::{Code, Problem};
 use super::headers;
-use super::json::{Empty, FromShape, Json, Marks, Object};
+use super::json::{Empty, Json, Marks};
 use super::openapi::ProblemResponse;
+use super::plans;
 use super::query::{NoQuery, Order, Page, Query, Segments};
 
-/// A limit of nothing is a suspension; of more than this, a mistake.
-const LIMIT_MAX: u64 = 1_000_000_000_000;
 const LIST: &str = "/v1/tenants";
-/// Limits that are part of the contract and not of this build.
-const LACKING: [&str; 2] = ["retention_days", "weight"];
-const LACKING_WHY: &str = "this limit is not part of this build; null is accepted";
+pub mod shape;
+
+use shape::{Create, SetPlan, Update};
 
 type Named = Result<Segments<(TenantId,)>, Problem>;
 
@@ -38,98 +37,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(suspend))
         .routes(routes!(resume))
         .routes(routes!(set_plan))
-}
-
-/// Body of `POST /v1/tenants`.
-#[derive(Debug)]
-struct Create {
-    name: Name,
-    plan: Plan,
-    overrides: Overrides,
-    domain: Option<Name>,
-    region: Option<Name>,
-}
-
-impl FromShape for Create {
-    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
-        let name = object.required("name", |name| name.parsed(Name::parse));
-        let plan = object.optional("plan", |plan| plan.one_of(&plans()));
-        let overrides = object.optional("overrides", |over| over.object(overrides));
-        let domain = object.optional("domain", |domain| domain.parsed(Name::parse));
-        let region = object.optional("region", |region| region.parsed(Name::parse));
-        object.lacking("time_zone", "time zones are not part of this build; months are UTC");
-        let plan = plan.unwrap_or(Plan::Trial);
-        Some(Self { name: name?, plan, overrides: overrides.unwrap_or_default(), domain, region })
-    }
-}
-
-fn plans() -> [(&'static str, Plan); 4] {
-    Plan::ALL.map(|plan| (plan.name(), plan))
-}
-
-fn overrides(object: &mut Object<'_, '_>) -> Option<Overrides> {
-    let mut limit = |name: &str| {
-        let read = object.nullable(name, |limit| limit.integer(0..=LIMIT_MAX));
-        match read {
-            None => Override::Plan,
-            Some(None) => Override::Unlimited,
-            Some(Some(limit)) => Override::Limit(limit),
-        }
-    };
-    let overrides = Overrides {
-        rate: limit("rate"),
-        burst: limit("burst"),
-        key_rate: limit("key_rate"),
-        key_burst: limit("key_burst"),
-        per_minute: limit("per_minute"),
-        per_day: limit("per_day"),
-        per_month: limit("per_month"),
-        concurrency: limit("concurrency"),
-        budget: limit("budget"),
-        max_documents: limit("max_documents"),
-        max_bytes: limit("max_bytes"),
-        max_backlog: limit("max_backlog"),
-        shadow: None,
-    };
-    for name in LACKING {
-        object.lacking(name, LACKING_WHY);
-    }
-    Some(overrides)
-}
-
-/// Body of `PATCH /v1/tenants/{id}`.
-#[derive(Debug)]
-struct Update {
-    name: Change<Name>,
-    domain: Change<Option<Name>>,
-    region: Change<Option<Name>>,
-}
-
-impl FromShape for Update {
-    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
-        let name = object.optional("name", |name| name.parsed(Name::parse));
-        let domain = object.nullable("domain", |domain| domain.parsed(Name::parse));
-        let region = object.nullable("region", |region| region.parsed(Name::parse));
-        object.lacking("time_zone", "time zones are not part of this build; months are UTC");
-        let change = |set: Option<Option<Name>>| set.map_or(Change::Keep, Change::Set);
-        let name = name.map_or(Change::Keep, Change::Set);
-        Some(Self { name, domain: change(domain), region: change(region) })
-    }
-}
-
-/// Body of `PUT /v1/tenants/{id}/plan`.
-#[derive(Debug)]
-struct SetPlan {
-    plan: Plan,
-    overrides: Option<Overrides>,
-}
-
-impl FromShape for SetPlan {
-    fn from_shape(object: &mut Object<'_, '_>) -> Option<Self> {
-        let plan = object.required("plan", |plan| plan.one_of(&plans()));
-        let overrides = object.optional("overrides", |over| over.object(overrides));
-        Some(Self { plan: plan?, overrides })
-    }
 }
 
 /// Make a tenant and its first key
@@ -146,16 +53,18 @@ async fn create(
     let wish = operator.wish(&once, body.marks);
     let tenant = new_tenant_id(&app, &wish)?;
     let api_key = ApiKey::new(tenant, rand::random::<[u8; RANDOM_BYTES]>());
-    let Create { name, plan, overrides, domain, region } = body.value;
+    let Create { name, plan, overrides, domain, time_zone, region } = body.value;
+    let plan = Box::new(plans::find(&app, &plan).await?);
     let first = Name::parse("default").map_err(|_| Problem::new(Code::Internal))?;
     let key = NewKey {
         name: first,
         digest: app.digest("key", &[api_key.text().as_bytes()])?,
         prefix: api_key.prefix(),
         scopes: Scopes::all(),
+        overrides: KeyOverrides::default(),
         expires_at: None,
     };
-    let command = Command::Create { name, plan, overrides, domain, region, key };
+    let command = Command::Create { name, plan, overrides, domain, time_zone, region, key };
     let command = protocol::Command::Tenant(tenant, command);
     let secret = Some(api_key.text());
     let told = app.propose(tenant, command, &wish, secret, StatusCode::CREATED).await?;
@@ -252,7 +161,7 @@ async fn get(
 }
 
 /// With the version as `ETag`, for `If-Match`.
-fn tagged(mut response: Response, version: u64) -> Response {
+pub fn tagged(mut response: Response, version: u64) -> Response {
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -275,8 +184,8 @@ async fn update(
     body: Json<Update>,
 ) -> Result<Response, Problem> {
     let wish = operator.wish(&once, body.marks);
-    let Update { name, domain, region } = body.value;
-    let command = Command::Update { name, domain, region, if_version: if_match.0 };
+    let Update { name, domain, time_zone, region } = body.value;
+    let command = Command::Update { name, domain, time_zone, region, if_version: if_match.0 };
     change(&app, path, command, &wish).await
 }
 
@@ -295,6 +204,7 @@ async fn set_plan(
 ) -> Result<Response, Problem> {
     let wish = operator.wish(&once, body.marks);
     let SetPlan { plan, overrides } = body.value;
+    let plan = Box::new(plans::find(&app, &plan).await?);
     change(&app, path, Command::SetPlan { plan, overrides }, &wish).await
 }
 
@@ -368,7 +278,7 @@ async fn delete(
 
 /// `If-Match: "<version>"`.
 #[derive(Debug)]
-struct IfMatch(Option<u64>);
+pub struct IfMatch(pub Option<u64>);
 
 impl<S: Sync> axum::extract::FromRequestParts<S> for IfMatch {
     type Rejection = Problem;
@@ -385,7 +295,7 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for IfMatch {
         let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
         let version = version.and_then(|version| version.parse().ok());
         version.map(|version| Self(Some(version))).ok_or_else(|| {
-            headers::mistake(&name, "must be an entity tag of this tenant, like \"3\"")
+            headers::mistake(&name, "must be the entity tag of a version, like \"3\"")
         })
     }
 }
@@ -399,6 +309,7 @@ pub fn shown(tenant: &Tenant, status: Status, group: GroupId) -> wire::Tenant {
         status: status.name().to_owned(),
         limits: limits(&tenant.limits()),
         domain: tenant.domain.as_ref().map(Name::to_string),
+        time_zone: tenant.time_zone.as_ref().map(Name::to_string),
         region: tenant.region.as_ref().map(Name::to_string),
         trial_ends_at: tenant.trial_ends_at.map(|at| at.to_string()),
         created_at: tenant.created_at.to_string(),

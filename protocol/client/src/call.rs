@@ -18,6 +18,7 @@ pub struct Call {
     pub(crate) body: Option<Bytes>,
     pub(crate) accept: &'static str,
     pub(crate) idempotency_key: Option<String>,
+    pub(crate) if_match: Option<String>,
     harmless: bool,
 }
 
@@ -32,6 +33,7 @@ impl Call {
             body: None,
             accept: "application/json",
             idempotency_key: None,
+            if_match: None,
             harmless,
         }
     }
@@ -83,6 +85,12 @@ impl Call {
     /// Makes the write repeatable: the cluster answers a repetition with the first answer.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Call {
         self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// Only if the thing still has this entity tag.
+    pub fn if_match(mut self, tag: impl Into<String>) -> Call {
+        self.if_match = Some(tag.into());
         self
     }
 

@@ -178,6 +178,9 @@ impl Client {
         if let Some(body) = &call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
+        if let Some(tag) = &call.if_match {
+            request = request.header("if-match", tag);
+        }
         if let Some(key) = &call.idempotency_key {
             request = request.header("idempotency-key", key);
         }

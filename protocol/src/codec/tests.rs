@@ -4,11 +4,11 @@ use super::*;
 use crate::command::{Command, Entry, Proposal};
 use crate::id::{Digest, JobId, KeyId, NodeId, TenantId};
 use crate::jobs::{self, Blob, TaskResult, Worker};
-use crate::keys::{NewKey, Scopes};
+use crate::keys::{KeyOverrides, NewKey, Scopes};
 use crate::limits::{Payer, Slot};
 use crate::nodes::{self, Registration};
 use crate::owner::{Epoch, OpenOwner};
-use crate::plans::{Overrides, Plan};
+use crate::plans::{Overrides, Shipped};
 use crate::{Name, Stamp, Time, tenants, usage};
 
 fn entry(command: Command) -> Entry {
@@ -32,6 +32,7 @@ fn golden_bytes_stay() {
         digest,
         prefix: "sk_live_…abcd".to_owned(),
         scopes: Scopes::all(),
+        overrides: KeyOverrides::default(),
         expires_at: None,
     };
     let registration = Registration {
@@ -43,9 +44,10 @@ fn golden_bytes_stay() {
     };
     let create = tenants::Command::Create {
         name: Name::parse("acme").unwrap(),
-        plan: Plan::Starter,
+        plan: Box::new(Shipped::Starter.plan()),
         overrides: Overrides::default(),
         domain: None,
+        time_zone: None,
         region: None,
         key,
     };

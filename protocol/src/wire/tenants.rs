@@ -33,6 +33,8 @@ pub struct Tenant {
     /// `trial`, `active`, `suspended` or `expired`.
     pub status: String,
     pub limits: Limits,
+    #[serde(default)]
+    pub time_zone: Option<String>,
     pub domain: Option<String>,
     pub region: Option<String>,
     pub trial_ends_at: Option<String>,

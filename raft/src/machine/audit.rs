@@ -107,22 +107,6 @@ fn linked(chain: &[Kept], at: usize) -> Option<Linked> {
     Some(Linked { record, prev, hash: kept.hash })
 }
 
-/// Whose chain tells of a command.
-pub(super) fn tenant_of(command: &protocol::Command) -> Option<TenantId> {
-    match command {
-        protocol::Command::Tenant(tenant, _)
-        | protocol::Command::Key(tenant, _)
-        | protocol::Command::Usage(tenant, _)
-        | protocol::Command::Job(tenant, _)
-        | protocol::Command::Limits(tenant, _)
-        | protocol::Command::Audit(tenant, _) => Some(*tenant),
-        protocol::Command::OpenOwner(_)
-        | protocol::Command::Marker
-        | protocol::Command::Node(_)
-        | protocol::Command::Lapse { .. } => None,
-    }
-}
-
 /// Tells of a command in the entry that carried it. A tenant that is gone has no chain.
 pub(super) fn note(
     machine: &mut Machine,

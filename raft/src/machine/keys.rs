@@ -67,12 +67,28 @@ impl Book {
             digest: new.digest,
             prefix: new.prefix,
             scopes: new.scopes,
+            overrides: new.overrides,
             created_at: now,
             expires_at: new.expires_at,
         };
         ring.by_digest.insert(key.digest, key.id);
         ring.keys.insert(key.id, key.clone());
         Ok(key)
+    }
+
+    fn revoke(&mut self, tenant: TenantId, id: KeyId) -> Result<(), Refusal> {
+        let ring = self.rings.get_mut(&tenant).ok_or(Refusal::NotFound)?;
+        let key = ring.keys.remove(&id).ok_or(Refusal::NotFound)?;
+        ring.by_digest.remove(&key.digest);
+        Ok(())
+    }
+
+    /// The key ends at `end`, if it does not end sooner.
+    fn end(&mut self, tenant: TenantId, id: KeyId, end: Time) {
+        let ring = self.rings.get_mut(&tenant);
+        if let Some(key) = ring.and_then(|ring| ring.keys.get_mut(&id)) {
+            key.expires_at = Some(key.expires_at.map_or(end, |sooner| sooner.min(end)));
+        }
     }
 
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) {
@@ -99,10 +115,26 @@ pub(super) fn apply(
             Ok(Reply::Key(Box::new(key)))
         }
         Command::Revoke(id) => {
-            let ring = machine.keys.rings.get_mut(&tenant).ok_or(Refusal::NotFound)?;
-            let key = ring.keys.remove(&id).ok_or(Refusal::NotFound)?;
-            ring.by_digest.remove(&key.digest);
+            machine.keys.revoke(tenant, id)?;
             Ok(Reply::KeyRevoked(id))
+        }
+        Command::Rotate { key, digest, prefix, overlap_ms, within } => {
+            let old = machine.keys.get(tenant, key).ok_or(Refusal::NotFound)?.clone();
+            if old.expires_at.is_some_and(|end| now >= end) {
+                return Err(Refusal::NotFound);
+            }
+            let Key { name, scopes, overrides, expires_at, .. } = old;
+            if !within.covers(scopes) {
+                return Err(Refusal::ScopesExceeded);
+            }
+            let new = NewKey { name, digest, prefix, scopes, overrides, expires_at };
+            let new = machine.keys.create(tenant, now, new)?;
+            if overlap_ms == 0 {
+                machine.keys.revoke(tenant, key)?;
+            } else {
+                machine.keys.end(tenant, key, now.plus_ms(overlap_ms));
+            }
+            Ok(Reply::Key(Box::new(new)))
         }
     }
 }

@@ -4,6 +4,7 @@ use protocol::command::What;
 use protocol::nodes::{
     Command, Map, NODES_MAX, Node, Placement, Registration, SHARDS, Secrets, TOKENS_MAX, Token,
 };
+use protocol::plans::{PLANS_MAX, Plan, Shipped};
 use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, Reply, Time};
 
 use super::rows::Hasher;
@@ -47,6 +48,7 @@ pub(super) fn apply(book: &mut Book, now: Time, command: Command) -> Outcome {
         Command::Register { node, registration } => register(map, node, registration),
         Command::AddReplica { group, node } => add_replica(map, group, node),
         Command::Mark => Ok(Reply::Marked),
+        Command::SetPlan { plan, if_version } => set_plan(map, *plan, if_version),
         Command::Prefer { group, node } => {
             let placement = map.groups.get_mut(&group).ok_or(Refusal::NotFound)?;
             placement.preferred = node;
@@ -81,8 +83,23 @@ fn bootstrap(
         operators: std::collections::BTreeMap::new(),
         next_node: 2,
         next_replica: u64::from(SHARDS) + 2,
+        plans: Shipped::ALL.map(Shipped::plan).map(|plan| (plan.name.clone(), plan)).into(),
     });
     Ok(Reply::Node(Box::new(node)))
+}
+
+fn set_plan(map: &mut Map, plan: Plan, if_version: Option<u64>) -> Outcome {
+    let now = map.plans.get(&plan.name).map_or(0, |plan| plan.version);
+    if let Some(wanted) = if_version.filter(|&wanted| wanted != now) {
+        return Err(Refusal::VersionMismatch { wanted, now });
+    }
+    if now == 0 && map.plans.len() >= PLANS_MAX {
+        let got = map.plans.len() as u64 + 1;
+        return Err(Refusal::TooMany { what: What::Plans, got, limit: PLANS_MAX as u64 });
+    }
+    let plan = Plan { version: now + 1, ..plan };
+    map.plans.insert(plan.name.clone(), plan.clone());
+    Ok(Reply::Plan(Box::new(plan)))
 }
 
 fn issue(map: &mut Map, now: Time, token: Digest, expires_at: Time) -> Outcome {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use protocol::plans::{Plan, TRIAL_MS};
+use protocol::plans::Plan;
 use protocol::tenants::{Command, Status, Tenant};
-use protocol::{Effect, Outcome, Refusal, Reply, TenantId, Time};
+use protocol::{Effect, Name, Outcome, Refusal, Reply, TenantId, Time};
 
 use super::Machine;
 use super::rows::Hasher;
@@ -13,6 +13,8 @@ use super::rows::Hasher;
 #[derive(Debug, Clone, Default)]
 pub struct Book {
     tenants: BTreeMap<TenantId, Tenant>,
+    /// Plans in the newest version that was adopted here, but for those that never changed.
+    plans: BTreeMap<Name, Plan>,
 }
 
 impl Book {
@@ -56,8 +58,23 @@ impl Book {
         }
     }
 
+    /// The version of a plan that tenants here are on; 1 is as it was first made.
+    #[must_use]
+    pub fn adopted(&self, plan: &Name) -> u64 {
+        self.plans.get(plan).map_or(1, |plan| plan.version)
+    }
+
+    /// A plan as a command brings it, or as it was adopted since.
+    fn newest(&self, plan: Plan) -> Plan {
+        match self.plans.get(&plan.name).filter(|adopted| adopted.version > plan.version) {
+            Some(adopted) => adopted.clone(),
+            None => plan,
+        }
+    }
+
     pub(super) fn digest(&self, hasher: &mut Hasher) {
         hasher.table(&self.tenants);
+        hasher.table(&self.plans);
     }
 }
 
@@ -68,44 +85,49 @@ pub(super) fn apply(
     command: Command,
     effects: &mut Vec<Effect>,
 ) -> Outcome {
-    if let Command::Create { name, plan, overrides, domain, region, key } = command {
+    if let Command::Create { name, plan, overrides, domain, time_zone, region, key } = command {
         if machine.tenants.get(id).is_some() {
             return Err(Refusal::Exists);
         }
+        let plan = machine.tenants.newest(*plan);
         let tenant = Tenant {
             id,
             name,
+            trial_ends_at: plan.trial_ends(now),
             plan,
             overrides,
             domain,
+            time_zone,
             region,
             suspended: false,
             created_at: now,
             updated_at: now,
-            trial_ends_at: (plan == Plan::Trial).then(|| now.plus_ms(TRIAL_MS)),
             version: 1,
         };
         machine.tenants.tenants.insert(id, tenant.clone());
         let key = machine.keys.create(id, now, key)?;
         return Ok(Reply::TenantCreated(Box::new(tenant), Box::new(key)));
     }
+    let newest = match &command {
+        Command::SetPlan { plan, .. } => Some(machine.tenants.newest((**plan).clone())),
+        _ => None,
+    };
     let tenant = machine.tenants.tenants.get_mut(&id).ok_or(Refusal::NotFound)?;
     match command {
         Command::Create { .. } => unreachable!("handled above"),
-        Command::Update { name, domain, region, if_version } => {
+        Command::Update { name, domain, time_zone, region, if_version } => {
             if let Some(wanted) = if_version.filter(|&wanted| wanted != tenant.version) {
                 return Err(Refusal::VersionMismatch { wanted, now: tenant.version });
             }
             name.apply(&mut tenant.name);
             domain.apply(&mut tenant.domain);
+            time_zone.apply(&mut tenant.time_zone);
             region.apply(&mut tenant.region);
         }
         Command::SetPlan { plan, overrides } => {
-            tenant.trial_ends_at = match plan {
-                // Back on the trial is no second trial: it ends when the first one did.
-                Plan::Trial => Some(tenant.created_at.plus_ms(TRIAL_MS)),
-                Plan::Starter | Plan::Professional | Plan::Enterprise => None,
-            };
+            let plan = newest.unwrap_or(*plan);
+            // Back on the trial is no second trial: it ends when the first one did.
+            tenant.trial_ends_at = plan.trial_ends(tenant.created_at);
             tenant.plan = plan;
             tenant.overrides = overrides.unwrap_or(tenant.overrides);
         }
@@ -127,4 +149,19 @@ pub(super) fn apply(
     tenant.updated_at = now;
     tenant.version += 1;
     Ok(Reply::Tenant(Box::new(tenant.clone())))
+}
+
+/// Puts the tenants of a plan on its new version. An older one changes nothing.
+pub(super) fn adopt(machine: &mut Machine, now: Time, plan: &Plan) -> Outcome {
+    let book = &mut machine.tenants;
+    if plan.version <= book.adopted(&plan.name) {
+        return Ok(Reply::Done);
+    }
+    book.plans.insert(plan.name.clone(), plan.clone());
+    for tenant in book.tenants.values_mut().filter(|tenant| tenant.plan.name == plan.name) {
+        tenant.plan = plan.clone();
+        tenant.updated_at = now;
+        tenant.version += 1;
+    }
+    Ok(Reply::Done)
 }

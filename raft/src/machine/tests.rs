@@ -2,10 +2,10 @@
 
 use protocol::idempotency::{KEPT_MS, Once};
 use protocol::jobs::{self, Blob, Priority, TASK_ATTEMPTS_MAX, TaskResult, TaskSpec, Worker};
-use protocol::keys::{NewKey, Scopes};
+use protocol::keys::{KeyOverrides, NewKey, Scopes};
 use protocol::limits::Payer;
 use protocol::owner::OpenOwner;
-use protocol::plans::{Override, Overrides, Plan, TRIAL_MS};
+use protocol::plans::{Override, Overrides, Shipped};
 use protocol::usage::Period;
 use protocol::{
     Command, Digest, Entry, JobId, KeyId, Name, NodeId, Proposal, TenantId, keys, tenants, usage,
@@ -112,19 +112,22 @@ fn new_key(digest: u8) -> NewKey {
         digest: Digest([digest; 32]),
         prefix: "sk_live_…".to_owned(),
         scopes: Scopes::all(),
+        overrides: KeyOverrides::default(),
         expires_at: None,
     }
 }
 
-fn create(plan: Plan) -> Command {
+fn create(plan: Shipped) -> Command {
     create_with(plan, Overrides::default())
 }
 
-fn create_with(plan: Plan, overrides: Overrides) -> Command {
+fn create_with(plan: Shipped, overrides: Overrides) -> Command {
     let name = Name::parse("acme").unwrap();
     let key = new_key(0);
+    let plan = Box::new(plan.plan());
+    let (domain, time_zone, region) = (None, None, None);
     let command =
-        tenants::Command::Create { name, plan, overrides, domain: None, region: None, key };
+        tenants::Command::Create { name, plan, overrides, domain, time_zone, region, key };
     Command::Tenant(ACME, command)
 }
 
@@ -178,7 +181,7 @@ fn complete(job: u128, task: u32, attempt: u32, done: u32, failed: u32) -> Comma
 /// Runs a script on a tenant of the enterprise plan and compares the transcript.
 fn check(asked: Vec<Command>, said: &[&str]) {
     let mut script = Script::new();
-    script.ask(create(Plan::Enterprise));
+    script.ask(create(Shipped::Enterprise));
     let transcript: Vec<String> = asked.into_iter().map(|command| script.ask(command)).collect();
     assert_eq!(transcript, said);
 }
@@ -242,7 +245,7 @@ fn the_result_of_a_stale_attempt_is_refused() {
 #[test]
 fn a_task_that_no_attempt_finishes_fails_its_job() {
     let mut script = Script::new();
-    script.ask(create(Plan::Enterprise));
+    script.ask(create(Shipped::Enterprise));
     script.ask(submit(7, &[2, 2]));
     for attempt in 1..=TASK_ATTEMPTS_MAX {
         assert_eq!(script.ask(lease(7, 0, 1)), format!("task 0 attempt {attempt}"));
@@ -257,7 +260,7 @@ fn a_task_that_no_attempt_finishes_fails_its_job() {
 #[test]
 fn usage_counts_each_result_once_and_failed_ones_not() {
     let mut script = Script::new();
-    script.ask(create(Plan::Starter));
+    script.ask(create(Shipped::Starter));
     script.ask(scan(3));
     script.ask(submit(7, &[2, 2]));
     assert_eq!(
@@ -278,7 +281,7 @@ fn usage_counts_each_result_once_and_failed_ones_not() {
 fn units_never_exceed_the_month_and_begin_anew() {
     let mut script = Script::new();
     let overrides = Overrides { per_month: Override::Limit(5), ..Overrides::default() };
-    script.ask(create_with(Plan::Starter, overrides));
+    script.ask(create_with(Shipped::Starter, overrides));
     assert_eq!(script.ask(scan(3)), "Scanned");
     assert_eq!(script.ask(scan(3)), "per_month: 3 of 5 are used, 3 more do not fit");
     assert_eq!(script.ask(submit(1, &[2, 1])), "per_month: 3 of 5 are used, 3 more do not fit");
@@ -292,7 +295,7 @@ fn units_never_exceed_the_month_and_begin_anew() {
 fn a_full_backlog_refuses_and_a_result_makes_room() {
     let mut script = Script::new();
     let overrides = Overrides { max_backlog: Override::Limit(3), ..Overrides::default() };
-    script.ask(create_with(Plan::Enterprise, overrides));
+    script.ask(create_with(Shipped::Enterprise, overrides));
     assert_eq!(script.ask(submit(1, &[2])), "job of 1 tasks");
     assert_eq!(script.ask(submit(2, &[2])), "backlog is full: 2 of 3 documents are waiting");
     script.ask(lease(1, 0, 1));
@@ -303,15 +306,17 @@ fn a_full_backlog_refuses_and_a_result_makes_room() {
 #[test]
 fn a_trial_ends_and_a_plan_revives_the_tenant() {
     let mut script = Script::new();
-    script.ask(create(Plan::Trial));
-    script.later(TRIAL_MS - 1);
+    script.ask(create(Shipped::Trial));
+    script.later(14 * 86_400_000 - 1);
     assert_eq!(script.ask(scan(1)), "Scanned");
     script.later(1);
     assert_eq!(script.ask(scan(1)), "the trial has ended");
-    let starter = tenants::Command::SetPlan { plan: Plan::Starter, overrides: None };
+    let starter =
+        tenants::Command::SetPlan { plan: Box::new(Shipped::Starter.plan()), overrides: None };
     assert_eq!(script.ask(tenant(starter)), "tenant v2 starter");
     assert_eq!(script.ask(scan(1)), "Scanned");
-    let trial = tenants::Command::SetPlan { plan: Plan::Trial, overrides: None };
+    let trial =
+        tenants::Command::SetPlan { plan: Box::new(Shipped::Trial.plan()), overrides: None };
     script.ask(tenant(trial));
     assert_eq!(script.ask(scan(1)), "the trial has ended");
 }
@@ -343,7 +348,7 @@ fn a_deleted_tenant_leaves_nothing() {
     let mut empty = Script::new();
     empty.later(0);
     let mut script = Script::new();
-    script.ask(create(Plan::Starter));
+    script.ask(create(Shipped::Starter));
     script.ask(key(1));
     script.ask(submit(7, &[1]));
     script.ask(scan(1));
@@ -356,7 +361,7 @@ fn a_deleted_tenant_leaves_nothing() {
 #[test]
 fn the_first_outcome_stands_for_a_day() {
     let mut script = Script::new();
-    script.ask(create(Plan::Enterprise));
+    script.ask(create(Shipped::Enterprise));
     assert_eq!(script.ask_once(1, 1, key(1)), "key 2");
     assert_eq!(script.ask_once(1, 1, key(2)), "again Some([1]): key 2");
     assert_eq!(script.ask_once(1, 2, key(2)), "the Idempotency-Key was used with another request");
@@ -371,7 +376,7 @@ fn the_first_outcome_stands_for_a_day() {
 #[test]
 fn a_command_of_another_ownership_changes_nothing() {
     let mut script = Script::new();
-    script.ask(create(Plan::Enterprise));
+    script.ask(create(Shipped::Enterprise));
     let old = script.machine.epoch();
     script.open(2);
     let before = script.machine.digest();
@@ -386,7 +391,7 @@ fn a_command_of_another_ownership_changes_nothing() {
 #[test]
 fn time_never_runs_back() {
     let mut script = Script::new();
-    script.ask(create(Plan::Enterprise));
+    script.ask(create(Shipped::Enterprise));
     script.at -= DAY;
     script.ask(key(1));
     assert_eq!(script.machine.time, Time(START));
@@ -395,7 +400,7 @@ fn time_never_runs_back() {
 #[test]
 fn replicas_that_applied_the_same_are_equal_to_the_bit() {
     let mut script = Script::new();
-    script.ask(create(Plan::Starter));
+    script.ask(create(Shipped::Starter));
     for job in 0..20u128 {
         script.ask_once(job as u8, 1, submit(job, &[3, 2]));
         script.ask(lease(job, 0, 1 + job as u64 % 3));

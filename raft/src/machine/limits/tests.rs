@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use protocol::owner::{Epoch, OpenOwner};
-use protocol::plans::{Override, Overrides, Plan};
+use protocol::plans::{Override, Overrides, Shipped};
 use protocol::{Applied, Digest, Entry, GroupId, Name, NodeId, Proposal, Time, keys, tenants};
 
 use super::*;
@@ -50,11 +50,14 @@ impl World {
             digest: Digest([1; 32]),
             prefix: "sk_live_…abcd".to_owned(),
             scopes: keys::Scopes::all(),
+            overrides: keys::KeyOverrides::default(),
             expires_at: None,
         };
         let (domain, region) = (None, None);
-        let plan = Plan::Enterprise;
-        let create = tenants::Command::Create { name, plan, overrides, domain, region, key };
+        let plan = Box::new(Shipped::Enterprise.plan());
+        let time_zone = None;
+        let create =
+            tenants::Command::Create { name, plan, overrides, domain, time_zone, region, key };
         world.apply(protocol::Command::Tenant(TENANT, create)).outcome.unwrap();
         world
     }

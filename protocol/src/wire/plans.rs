@@ -1,0 +1,20 @@
+//! Plans on the wire.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::tenants::Limits;
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    pub name: String,
+    #[serde(flatten)]
+    pub limits: Limits,
+    /// Price of one unit in millionths of a US dollar.
+    pub unit_price_micros: u64,
+    pub features: Vec<String>,
+    /// Days after which a tenant that was made on it is refused.
+    pub trial_days: Option<u32>,
+    pub version: u64,
+}
