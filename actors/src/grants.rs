@@ -178,17 +178,16 @@ impl Grants {
         let fence = self.inner.table.fence();
         let asked_us = clock::boot_us();
         let ask = Ask::View { worker: self.inner.me, lease: id, tenant, digest };
-        match router.ask(group, ask).await.answered.map_err(NoPass::Unanswered)? {
-            Answer::View(view) => {
-                let pass = Arc::new(Pass::new(*view, digest, lease, asked_us));
-                Ok(self.inner.table.insert(fence, pass))
-            }
-            Answer::NoLease => {
-                self.drop_group(&lease);
-                Ok(None)
-            }
-            _ => Err(NoPass::Unknown),
+        let answer = router.ask(group, ask).await.answered.map_err(NoPass::Unanswered)?;
+        if let Answer::View(view) = answer {
+            let pass = Arc::new(Pass::new(*view, digest, lease, asked_us));
+            return Ok(self.inner.table.insert(fence, pass));
         }
+        if answer != Answer::NoLease {
+            return Err(NoPass::Unknown);
+        }
+        self.drop_group(&lease);
+        Ok(None)
     }
 
     fn lease(&self, group: GroupId) -> Arc<GroupLease> {

@@ -76,7 +76,18 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         Ask::Slab { lease, tenant, command } => slab(owned, lease, tenant, command).await,
         Ask::Limits { tenant, key } => limits(owned, tenant, key).await,
         // Nothing else is put into this mailbox.
-        _ => Ok(Answer::Refused(Refusal::NotFound)),
+        Ask::View { .. }
+        | Ask::Propose { .. }
+        | Ask::Audit { .. }
+        | Ask::Tenant(_)
+        | Ask::Tenants { .. }
+        | Ask::Key(..)
+        | Ask::Keys { .. }
+        | Ask::Usage { .. }
+        | Ask::Job(..)
+        | Ask::Jobs { .. }
+        | Ask::Finished { .. }
+        | Ask::Running { .. } => Ok(Answer::Refused(Refusal::NotFound)),
     }
 }
 
@@ -124,14 +135,13 @@ async fn slab(owned: &Owned, lease: LeaseId, tenant: TenantId, command: Command)
     if !owned.leases.holds(worker, lease) {
         return Ok(Answer::NoLease);
     }
-    match owned.propose(protocol::Command::Limits(tenant, command)).await? {
-        Answer::Applied(applied) => Ok(match applied.outcome {
-            Ok(Reply::Slab(slab)) => Answer::Slab(slab),
-            Ok(_) => Answer::Refused(Refusal::NotFound),
-            Err(refusal) => Answer::Refused(refusal),
-        }),
-        other => Ok(other),
-    }
+    let answer = owned.propose(protocol::Command::Limits(tenant, command)).await?;
+    let Answer::Applied(applied) = answer else { return Ok(answer) };
+    Ok(match applied.outcome {
+        Ok(Reply::Slab(slab)) => Answer::Slab(slab),
+        Ok(_) => Answer::Refused(Refusal::NotFound),
+        Err(refusal) => Answer::Refused(refusal),
+    })
 }
 
 async fn limits(owned: &Owned, tenant: TenantId, key: Option<KeyId>) -> Answered {

@@ -95,19 +95,18 @@ impl Owned {
 
 /// The key whose request a command is.
 fn payer_of(command: &Command) -> Option<(TenantId, KeyId)> {
-    match command {
-        Command::Usage(tenant, usage::Command::Scan { payer, .. })
-        | Command::Job(tenant, protocol::jobs::Command::Submit { payer, .. }) => {
-            Some((*tenant, payer.key?))
-        }
-        _ => None,
-    }
+    let (Command::Usage(tenant, usage::Command::Scan { payer, .. })
+    | Command::Job(tenant, protocol::jobs::Command::Submit { payer, .. })) = command
+    else {
+        return None;
+    };
+    Some((*tenant, payer.key?))
 }
 
 /// Whose views a command makes untrue: one tenant's, or everybody's.
 fn recall_of(command: &Command) -> Option<Option<TenantId>> {
     match command {
-        Command::Tenant(_, tenants::Command::Create { .. })
+        Command::Tenant(_, tenants::Command::Create(_))
         | Command::Key(_, keys::Command::Create(_)) => None,
         Command::Tenant(tenant, _) | Command::Key(tenant, _) => Some(Some(*tenant)),
         Command::Plan(_) => Some(None),

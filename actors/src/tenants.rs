@@ -59,16 +59,14 @@ impl Actor for TenantActor {
 }
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
-    match ask {
-        Ask::Propose { command, once, note } => owned.propose_once(*command, once, note).await,
-        Ask::View { worker, lease, tenant, digest } => {
-            view_of_key(owned, worker, lease, tenant, digest).await
-        }
-        ask => {
-            let view = owned.group.read().await?;
-            Ok(look_up(owned, &view, &ask))
-        }
+    if let Ask::Propose { command, once, note } = ask {
+        return owned.propose_once(*command, once, note).await;
     }
+    if let Ask::View { worker, lease, tenant, digest } = ask {
+        return view_of_key(owned, worker, lease, tenant, digest).await;
+    }
+    let view = owned.group.read().await?;
+    Ok(look_up(owned, &view, &ask))
 }
 
 /// A view for a node with a lease. The lease stands for the quorum: while it is in force, no other

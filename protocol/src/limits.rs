@@ -55,6 +55,34 @@ impl Policy {
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|policy| policy.name() == name)
     }
+
+    /// What requests are counted by, where they are counted and not a bucket's.
+    #[must_use]
+    pub fn span(self) -> Option<Span> {
+        match self {
+            Self::PerMinute => Some(Span::Minute),
+            Self::PerDay => Some(Span::Day),
+            Self::Rate | Self::KeyRate | Self::PerMonth | Self::Concurrency | Self::Budget => None,
+        }
+    }
+}
+
+/// A stretch of the tenant's calendar that requests are counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    Minute,
+    Day,
+}
+
+impl Span {
+    /// Its length in milliseconds.
+    #[must_use]
+    pub fn ms(self) -> u64 {
+        match self {
+            Self::Minute => 60_000,
+            Self::Day => 86_400_000,
+        }
+    }
 }
 
 impl std::fmt::Display for Policy {

@@ -85,19 +85,23 @@ impl<T> Change<T> {
     }
 }
 
+/// A tenant that is to be made, with its first key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTenant {
+    pub name: Name,
+    pub plan: Plan,
+    pub overrides: Overrides,
+    pub domain: Option<Name>,
+    pub time_zone: Option<Name>,
+    pub region: Option<Name>,
+    pub key: NewKey,
+}
+
 /// What an operator asks of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Makes the tenant and its first key in one step.
-    Create {
-        name: Name,
-        plan: Box<Plan>,
-        overrides: Overrides,
-        domain: Option<Name>,
-        time_zone: Option<Name>,
-        region: Option<Name>,
-        key: NewKey,
-    },
+    Create(Box<NewTenant>),
     Update {
         name: Change<Name>,
         domain: Change<Option<Name>>,

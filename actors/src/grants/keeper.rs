@@ -87,15 +87,18 @@ impl Grants {
             let asked_us = clock::boot_us();
             let ask = Ask::Lease { worker: self.inner.me, held, running };
             let routed = router.ask(group, ask).await;
-            match routed.answered? {
-                Answer::Lease { id, fresh } if fresh == held.is_none() => {
-                    lease.extend(id, routed.owner, asked_us);
-                    return Ok(id);
-                }
-                // The owner does not know what we hold: hold nothing, and ask again.
-                Answer::Lease { .. } | Answer::NoLease => self.drop_group(lease),
-                _ => return Err(AskError::Unknown { group }),
+            let answer = routed.answered?;
+            if let Answer::Lease { id, fresh } = answer
+                && fresh == held.is_none()
+            {
+                lease.extend(id, routed.owner, asked_us);
+                return Ok(id);
             }
+            if !matches!(answer, Answer::Lease { .. } | Answer::NoLease) {
+                return Err(AskError::Unknown { group });
+            }
+            // The owner does not know what we hold: hold nothing, and ask again.
+            self.drop_group(lease);
         }
         Err(AskError::NoLeader { group })
     }

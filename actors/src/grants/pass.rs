@@ -214,13 +214,12 @@ impl Pass {
 
     /// Remembers that there is nothing for single requests until a moment.
     pub(super) fn set_dry(&self, refusal: &Refusal) {
-        let wait_ms = match refusal {
-            Refusal::Rate { retry_after_ms, .. } | Refusal::Quota { retry_after_ms, .. } => {
-                *retry_after_ms
-            }
-            _ => return,
+        let (Refusal::Rate { retry_after_ms, .. } | Refusal::Quota { retry_after_ms, .. }) =
+            refusal
+        else {
+            return;
         };
-        let until_us = clock::boot_us().saturating_add(wait_ms.saturating_mul(1000));
+        let until_us = clock::boot_us().saturating_add(retry_after_ms.saturating_mul(1000));
         let mut dry = self.dry.lock().unwrap_or_else(|_| std::process::abort());
         *dry = Some(Dry { refusal: refusal.clone(), until_us });
         self.dry_until_us.store(until_us, Ordering::Release);

@@ -210,23 +210,19 @@ impl Grants {
         let (worker, left) = (self.inner.me, pass.left());
         let command = Command::Slab { key: pass.key, worker, number, left, want };
         let ask = Ask::Slab { lease, tenant: pass.tenant.id, command };
-        match router.ask(group, ask).await.answered? {
-            Answer::Slab(slab) => {
-                pass.receive(&slab, asked_us);
-                Ok(())
-            }
-            Answer::NoLease => {
-                self.drop_group(&pass.lease);
-                Ok(())
-            }
-            Answer::Refused(refusal) => {
-                // The tenant or the key is in another state than the view says: it is over.
-                tracing::debug!(%refusal, "no slab");
-                pass.kill();
-                Ok(())
-            }
-            _ => Err(AskError::Unknown { group }),
+        let answer = router.ask(group, ask).await.answered?;
+        if let Answer::Slab(slab) = answer {
+            pass.receive(&slab, asked_us);
+        } else if let Answer::NoLease = answer {
+            self.drop_group(&pass.lease);
+        } else if let Answer::Refused(refusal) = answer {
+            // The tenant or the key is in another state than the view says: it is over.
+            tracing::debug!(%refusal, "no slab");
+            pass.kill();
+        } else {
+            return Err(AskError::Unknown { group });
         }
+        Ok(())
     }
 
     /// As much as will be used in [`SLAB_US`] at the pace since the last slab.

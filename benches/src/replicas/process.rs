@@ -261,9 +261,9 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
         return Ok(());
     }
     let unlimited = Override::Unlimited;
-    let command = tenants::Command::Create {
+    let new = tenants::NewTenant {
         name: Name::parse("bench")?,
-        plan: Box::new(Shipped::Enterprise.plan()),
+        plan: Shipped::Enterprise.plan(),
         overrides: Overrides {
             rate: unlimited,
             burst: unlimited,
@@ -286,7 +286,7 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
             expires_at: None,
         },
     };
-    let command = Command::Tenant(TENANT, command);
+    let command = Command::Tenant(TENANT, tenants::Command::Create(Box::new(new)));
     let applied = group.propose(epoch, Proposal::new(Stamp::at(wall()), command)).await?;
     applied.outcome?;
     Ok(())

@@ -46,7 +46,7 @@ impl Fault {
 
 pub(crate) async fn run(run: &Run, fault: Option<Fault>, secs: u64) -> Result<()> {
     let mut live = Live::start(NODES, &[]).await?;
-    let faults = fault.map_or(Fault::ALL.to_vec(), |fault| vec![fault]);
+    let faults = fault.map_or_else(|| Fault::ALL.to_vec(), |fault| vec![fault]);
     let done = Box::pin(play(run, &mut live, &faults, Duration::from_secs(secs))).await;
     live.end(done, run.keep, run.report).await
 }

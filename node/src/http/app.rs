@@ -87,10 +87,12 @@ impl Told {
         if let Answer::Refused(refusal) = &self.answer {
             return Err(refused(refusal.clone()).served(self.served(None)));
         }
-        let (applied, left) = match self.answer.clone() {
-            Answer::Applied(applied) => (applied, None),
-            Answer::Counted(applied, left) => (applied, Some(left)),
-            _ => return Err(Problem::new(Code::Internal)),
+        let (applied, left) = if let Answer::Applied(applied) = self.answer.clone() {
+            (applied, None)
+        } else if let Answer::Counted(applied, left) = self.answer.clone() {
+            (applied, Some(left))
+        } else {
+            return Err(Problem::new(Code::Internal));
         };
         let Applied { index, outcome, replayed } = *applied;
         let served = self.served(Some(index));
@@ -262,10 +264,22 @@ pub fn refused(refusal: Refusal) -> Problem {
         Refusal::VersionMismatch { .. } => Problem::new(Code::PreconditionFailed).detail(detail),
         Refusal::BadToken => Problem::new(Code::Conflict).detail(detail),
         Refusal::TooMany { limit, got, .. } => Problem::too_large(limit, got).detail(detail),
-        Refusal::Quota { .. }
-        | Refusal::Rate { .. }
-        | Refusal::Concurrency { .. }
-        | Refusal::Budget { .. } => over_limit(&refusal),
+        Refusal::Quota { policy, limit, used, retry_after_ms, .. } => {
+            let left = limit.saturating_sub(used);
+            over_limit(Code::QuotaExceeded, policy, limit, left, retry_after_ms)
+        }
+        Refusal::Rate { policy, limit, remaining, retry_after_ms } => {
+            over_limit(Code::RateLimited, policy, limit, remaining, retry_after_ms)
+        }
+        Refusal::Concurrency { limit, running } => {
+            let left = limit.saturating_sub(running);
+            over_limit(Code::ConcurrencyExceeded, Policy::Concurrency, limit, left, SLOT_WAIT_MS)
+        }
+        Refusal::Budget { limit, used, retry_after_ms, .. } => {
+            let left = limit.saturating_sub(used) / CENT_MICROS;
+            let cents = limit / CENT_MICROS;
+            over_limit(Code::PlanLimit, Policy::Budget, cents, left, retry_after_ms)
+        }
         Refusal::StaleAsk => Problem::new(Code::Conflict).detail(detail),
         Refusal::BacklogFull { waiting, limit } => {
             let remaining = limit.saturating_sub(waiting);
@@ -275,27 +289,16 @@ pub fn refused(refusal: Refusal) -> Problem {
 }
 
 /// What a client is told whose request a limit has no room for.
-fn over_limit(refusal: &Refusal) -> Problem {
-    let (policy, code, limit, remaining, wait_ms) = match *refusal {
-        Refusal::Quota { policy, limit, used, retry_after_ms, .. } => {
-            (policy, Code::QuotaExceeded, limit, limit.saturating_sub(used), retry_after_ms)
-        }
-        Refusal::Rate { policy, limit, remaining, retry_after_ms } => {
-            (policy, Code::RateLimited, limit, remaining, retry_after_ms)
-        }
-        Refusal::Concurrency { limit, running } => {
-            let remaining = limit.saturating_sub(running);
-            (Policy::Concurrency, Code::ConcurrencyExceeded, limit, remaining, SLOT_WAIT_MS)
-        }
-        Refusal::Budget { limit, used, retry_after_ms, .. } => {
-            let left = limit.saturating_sub(used) / CENT_MICROS;
-            (Policy::Budget, Code::PlanLimit, limit / CENT_MICROS, left, retry_after_ms)
-        }
-        _ => return Problem::new(Code::Internal),
-    };
+fn over_limit(
+    code: Code,
+    policy: Policy,
+    limit: u64,
+    remaining: u64,
+    retry_after_ms: u64,
+) -> Problem {
     figures().grants.denied(policy);
     figures().rate_limit_hits.with_label_values(&[policy.name()]).inc();
-    limited(code, policy.name(), limit, remaining, wait_ms)
+    limited(code, policy.name(), limit, remaining, retry_after_ms)
 }
 
 fn limited(code: Code, policy: &str, limit: u64, remaining: u64, retry_after_ms: u64) -> Problem {

@@ -220,6 +220,7 @@ async fn explain(
     State(app): State<App>,
     caller: Caller<WORK>,
     _: NoQuery,
+    _: Idempotency,
     body: Json<Explain>,
 ) -> Result<Response, Problem> {
     let Explain { route, counts_units, units } = body.value;

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use protocol::keys::{ApiKey, KeyOverrides, NewKey, RANDOM_BYTES, Scopes};
 use protocol::peer::{Answer, Ask};
 use protocol::plans::Limits;
-use protocol::tenants::{Command, Status, Tenant};
+use protocol::tenants::{Command, NewTenant, Status, Tenant};
 use protocol::wire::{List, tenants as wire};
 use protocol::{GroupId, Name, Reply, TenantId};
 use utoipa_axum::router::OpenApiRouter;
@@ -54,7 +54,7 @@ async fn create(
     let tenant = new_tenant_id(&app, &wish)?;
     let api_key = ApiKey::new(tenant, rand::random::<[u8; RANDOM_BYTES]>());
     let Create { name, plan, overrides, domain, time_zone, region } = body.value;
-    let plan = Box::new(plans::find(&app, &plan).await?);
+    let plan = plans::find(&app, &plan).await?;
     let first = Name::parse("default").map_err(|_| Problem::new(Code::Internal))?;
     let key = NewKey {
         name: first,
@@ -64,8 +64,8 @@ async fn create(
         overrides: KeyOverrides::default(),
         expires_at: None,
     };
-    let command = Command::Create { name, plan, overrides, domain, time_zone, region, key };
-    let command = protocol::Command::Tenant(tenant, command);
+    let new = NewTenant { name, plan, overrides, domain, time_zone, region, key };
+    let command = protocol::Command::Tenant(tenant, Command::Create(Box::new(new)));
     let secret = Some(api_key.text());
     let told = app.propose(tenant, command, &wish, secret, StatusCode::CREATED).await?;
     let written = told.written()?;

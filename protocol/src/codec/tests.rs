@@ -42,15 +42,15 @@ fn golden_bytes_stay() {
         version: "0.0.0".to_owned(),
         key: [0; 32],
     };
-    let create = tenants::Command::Create {
+    let create = tenants::Command::Create(Box::new(tenants::NewTenant {
         name: Name::parse("acme").unwrap(),
-        plan: Box::new(Shipped::Starter.plan()),
+        plan: Shipped::Starter.plan(),
         overrides: Overrides::default(),
         domain: None,
         time_zone: None,
         region: None,
         key,
-    };
+    }));
     let worker = Worker { node: NodeId(3), incarnation: 4 };
     let slot = Some(Slot { worker, number: 5 });
     let payer = Payer { key: Some(KeyId(1)), slot };

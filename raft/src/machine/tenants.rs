@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::plans::Plan;
-use protocol::tenants::{Command, Status, Tenant};
+use protocol::tenants::{Command, NewTenant, Status, Tenant};
 use protocol::{Effect, Name, Outcome, Refusal, Reply, TenantId, Time};
 
 use super::Machine;
@@ -78,6 +78,31 @@ impl Book {
     }
 }
 
+fn create(machine: &mut Machine, now: Time, id: TenantId, new: NewTenant) -> Outcome {
+    let NewTenant { name, plan, overrides, domain, time_zone, region, key } = new;
+    if machine.tenants.get(id).is_some() {
+        return Err(Refusal::Exists);
+    }
+    let plan = machine.tenants.newest(plan);
+    let tenant = Tenant {
+        id,
+        name,
+        trial_ends_at: plan.trial_ends(now),
+        plan,
+        overrides,
+        domain,
+        time_zone,
+        region,
+        suspended: false,
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    };
+    machine.tenants.tenants.insert(id, tenant.clone());
+    let key = machine.keys.create(id, now, key)?;
+    Ok(Reply::TenantCreated(Box::new(tenant), Box::new(key)))
+}
+
 pub(super) fn apply(
     machine: &mut Machine,
     now: Time,
@@ -85,36 +110,17 @@ pub(super) fn apply(
     command: Command,
     effects: &mut Vec<Effect>,
 ) -> Outcome {
-    if let Command::Create { name, plan, overrides, domain, time_zone, region, key } = command {
-        if machine.tenants.get(id).is_some() {
-            return Err(Refusal::Exists);
+    let change = match command {
+        Command::Create(new) => return create(machine, now, id, *new),
+        Command::SetPlan { plan, overrides } => {
+            let plan = Box::new(machine.tenants.newest(*plan));
+            Command::SetPlan { plan, overrides }
         }
-        let plan = machine.tenants.newest(*plan);
-        let tenant = Tenant {
-            id,
-            name,
-            trial_ends_at: plan.trial_ends(now),
-            plan,
-            overrides,
-            domain,
-            time_zone,
-            region,
-            suspended: false,
-            created_at: now,
-            updated_at: now,
-            version: 1,
-        };
-        machine.tenants.tenants.insert(id, tenant.clone());
-        let key = machine.keys.create(id, now, key)?;
-        return Ok(Reply::TenantCreated(Box::new(tenant), Box::new(key)));
-    }
-    let newest = match &command {
-        Command::SetPlan { plan, .. } => Some(machine.tenants.newest((**plan).clone())),
-        _ => None,
+        Command::Update { .. } | Command::Suspend | Command::Resume | Command::Delete => command,
     };
     let tenant = machine.tenants.tenants.get_mut(&id).ok_or(Refusal::NotFound)?;
-    match command {
-        Command::Create { .. } => unreachable!("handled above"),
+    match change {
+        Command::Create(_) => unreachable!("handled above"),
         Command::Update { name, domain, time_zone, region, if_version } => {
             if let Some(wanted) = if_version.filter(|&wanted| wanted != tenant.version) {
                 return Err(Refusal::VersionMismatch { wanted, now: tenant.version });
@@ -125,10 +131,9 @@ pub(super) fn apply(
             region.apply(&mut tenant.region);
         }
         Command::SetPlan { plan, overrides } => {
-            let plan = newest.unwrap_or(*plan);
             // Back on the trial is no second trial: it ends when the first one did.
             tenant.trial_ends_at = plan.trial_ends(tenant.created_at);
-            tenant.plan = plan;
+            tenant.plan = *plan;
             tenant.overrides = overrides.unwrap_or(tenant.overrides);
         }
         Command::Suspend => tenant.suspended = true,

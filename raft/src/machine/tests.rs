@@ -124,10 +124,10 @@ fn create(plan: Shipped) -> Command {
 fn create_with(plan: Shipped, overrides: Overrides) -> Command {
     let name = Name::parse("acme").unwrap();
     let key = new_key(0);
-    let plan = Box::new(plan.plan());
+    let plan = plan.plan();
     let (domain, time_zone, region) = (None, None, None);
-    let command =
-        tenants::Command::Create { name, plan, overrides, domain, time_zone, region, key };
+    let new = tenants::NewTenant { name, plan, overrides, domain, time_zone, region, key };
+    let command = tenants::Command::Create(Box::new(new));
     Command::Tenant(ACME, command)
 }
 

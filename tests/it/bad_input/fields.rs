@@ -80,6 +80,7 @@ pub(super) fn cases(keys: &Keys) -> Vec<Case> {
     named_keys(&mut fields);
     scans(&mut fields);
     jobs(&mut fields);
+    limits(&mut fields);
     for ttl in bad_numbers().into_iter().chain([json!(0), json!(3601)]) {
         fields.wrong("POST /admin/v1/join-tokens", &json!({"ttl_s": ttl}), &["/ttl_s"]);
     }
@@ -116,17 +117,47 @@ fn tenants(fields: &mut Fields<'_>) {
     fields.wrong(CREATE, &json!({"name": "a", "overrides": []}), &["/overrides"]);
     fields.wrong(CREATE, &json!({"name": "a", "overrides": {"speed": 1}}), &["/overrides/speed"]);
     // Documented, and not in this build: said, and not ignored.
-    for limit in ["per_minute", "per_day", "concurrency", "retention_days", "weight"] {
+    for limit in ["retention_days", "weight"] {
         let pointer = format!("/overrides/{limit}");
         fields.wrong(CREATE, &json!({"name": "a", "overrides": {limit: 1}}), &[&pointer]);
     }
-    fields.wrong(CREATE, &json!({"name": "a", "time_zone": "Europe/Rome"}), &["/time_zone"]);
-    let many = json!({"plan": "gold", "overrides": {"rate": -1, "speed": 1}, "surprise": 1});
+    for zone in [json!("Mars/Base"), json!("europe/rome"), json!("../passwd"), json!(1), json!("")]
+    {
+        fields.wrong(CREATE, &json!({"name": "a", "time_zone": zone}), &["/time_zone"]);
+    }
+    for shadow in [json!("rate"), json!(["speed"]), json!([1])] {
+        let body = json!({"name": "a", "overrides": {"shadow": shadow}});
+        fields.refused(CREATE, &body, 422, "validation", "/overrides/shadow");
+    }
+    let many = json!({"plan": 5, "overrides": {"rate": -1, "speed": 1}, "surprise": 1});
     fields.wrong(
         CREATE,
         &many,
         &["/name", "/plan", "/overrides/rate", "/overrides/speed", "/surprise"],
     );
+}
+
+fn limits(fields: &mut Fields<'_>) {
+    const CHECK: &str = "POST /v1/limits/check";
+    const EXPLAIN: &str = "POST /v1/limits/explain";
+    const ROTATE: &str = "POST /v1/keys/1/rotate";
+    for units in bad_numbers().into_iter().chain([json!(0), json!(1_000_001)]) {
+        fields.wrong(CHECK, &json!({"units": units}), &["/units"]);
+        fields.wrong(EXPLAIN, &json!({"route": "/v1/scan", "units": units}), &["/units"]);
+    }
+    for policy in [json!("speed"), json!("concurrency"), json!("budget"), json!(1), json!("")] {
+        fields.wrong(CHECK, &json!({"policy": policy}), &["/policy"]);
+    }
+    for route in [json!("/v1/me"), json!("scan"), json!(null), json!(7)] {
+        fields.wrong(EXPLAIN, &json!({"route": route}), &["/route"]);
+    }
+    for overlap in bad_numbers().into_iter().chain([json!(86_401)]) {
+        fields.wrong(ROTATE, &json!({"overlap_s": overlap}), &["/overlap_s"]);
+    }
+    for limit in ["rate", "per_month", "concurrency"] {
+        let body = json!({"name": "a", "overrides": {limit: 1}});
+        fields.wrong("POST /v1/keys", &body, &[&format!("/overrides/{limit}")]);
+    }
 }
 
 fn named_keys(fields: &mut Fields<'_>) {
@@ -142,9 +173,9 @@ fn named_keys(fields: &mut Fields<'_>) {
         &["/scopes/1", "/scopes/2"],
     );
     for (field, value) in [
-        ("expires_at", json!("2030-01-01T00:00:00Z")),
+        ("expires_at", json!("2020-01-01T00:00:00Z")),
         ("ip_allow", json!(["10.0.0.0/8"])),
-        ("overrides", json!({})),
+        ("overrides", json!([])),
     ] {
         fields.wrong(CREATE, &json!({"name": "a", field: value}), &[&format!("/{field}")]);
     }

@@ -51,7 +51,9 @@ impl Route {
         };
         // A name that is none, so that no key is made even if all else is overlooked.
         let query = if operation.path == "/v1/keys/create" { "?name=" } else { "" };
-        let target = operation.path.replace("{id}", &missing).replace("{code}", "missing") + query;
+        // A name that no plan can have.
+        let named = operation.path.replace("{id}", &missing).replace("{name}", "%20");
+        let target = named.replace("{code}", "missing") + query;
         let key = match guard {
             Guard::Open | Guard::Init => None,
             Guard::Operator => Some(keys.admin.clone()),
@@ -129,7 +131,11 @@ fn guard(method: &str, path: &str) -> Result<Guard> {
     Ok(match (method, path) {
         ("POST", "/admin/v1/init") => Guard::Init,
         (_, path) if path.starts_with("/admin/v1/") => Guard::Operator,
-        (_, path) if path.starts_with("/v1/tenants") => Guard::Operator,
+        (_, path) if path.starts_with("/v1/tenants") || path.starts_with("/v1/plans") => {
+            Guard::Operator
+        }
+        (_, path) if path.starts_with("/v1/audit") => Guard::Tenant(Some("audit:read")),
+        (_, path) if path.starts_with("/v1/limits") => Guard::Tenant(None),
         (_, "/v1/me") => Guard::Tenant(None),
         (_, "/v1/usage" | "/v1/keys/usage") => Guard::Tenant(Some("usage:read")),
         ("GET", path) if path.starts_with("/v1/keys") => Guard::Tenant(Some("keys:read")),

@@ -115,7 +115,7 @@ fn what_is_missing_inserted_or_cut_off_is_named() {
     more.push(whole[3].clone());
     assert_eq!(judge(&more).unwrap_err(), Fault::Inserted(5));
     // Rewritten from the second record on, whole in itself, under the old checkpoint.
-    let mut forged = records.clone();
+    let mut forged = records;
     forged[1].path = "/v1/me".to_owned();
     for at in 1..4 {
         let prev = forged[at - 1].computed().to_string();

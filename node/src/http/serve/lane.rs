@@ -247,7 +247,7 @@ impl Local {
         write_into(out, format_args!("\r\nratelimit: \"{policy}\";r={left};t={reset_s}\r\n"));
     }
 
-    /// 22 digits of a UUIDv7, as `context::request_id` writes it.
+    /// 22 digits of a `UUIDv7`, as `context::request_id` writes it.
     fn request_id(&mut self, out: &mut BytesMut) {
         const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
         const HALF: u128 = 62u128.pow(11);

@@ -1,7 +1,7 @@
 //! One account: a bucket, two windows, and what is out or reserved of them.
 
 use protocol::keys::Key;
-use protocol::limits::{Policy, Scope};
+use protocol::limits::{Policy, Scope, Span};
 use protocol::plans::Limits;
 use protocol::{Refusal, Stamp, Steady};
 use serde::Serialize;
@@ -50,7 +50,7 @@ impl Terms {
 
     /// What a full bucket holds, in requests.
     pub(super) fn burst_requests(&self) -> u64 {
-        self.burst.unwrap_or(self.rate.unwrap_or(0)).max(1)
+        self.burst.or(self.rate).unwrap_or(0).max(1)
     }
 
     /// The policies with a limit, and the limit.
@@ -130,6 +130,13 @@ impl Ledger {
         self.at = self.at.max(now.steady);
     }
 
+    pub(super) fn window(&self, span: Span) -> &Window {
+        match span {
+            Span::Minute => &self.minute,
+            Span::Day => &self.day,
+        }
+    }
+
     /// Requests in the bucket.
     pub(super) fn tokens(&self, terms: &Terms) -> u64 {
         self.level.unwrap_or_else(|| terms.full()) / TOKEN
@@ -138,10 +145,9 @@ impl Ledger {
     /// Requests that each policy has room for.
     pub(super) fn rooms(&self, terms: &Terms) -> impl Iterator<Item = (u64, Policy)> {
         terms.policies().map(|(policy, limit)| {
-            let room = match policy {
-                Policy::PerMinute => self.minute.room(limit),
-                Policy::PerDay => self.day.room(limit),
-                _ => self.tokens(terms),
+            let room = match policy.span() {
+                Some(span) => self.window(span).room(limit),
+                None => self.tokens(terms),
             };
             (room, policy)
         })
@@ -155,11 +161,15 @@ impl Ledger {
         amount: u64,
         now: Stamp,
     ) -> Result<(), Refusal> {
-        let (window, limit, left_ms) = match policy {
-            Policy::PerMinute => (self.minute, terms.per_minute, 60_000 - now.local().0 % 60_000),
-            Policy::PerDay => (self.day, terms.per_day, 86_400_000 - now.local().0 % 86_400_000),
-            _ => return self.check_bucket(terms, policy, amount),
+        let Some(span) = policy.span() else {
+            return self.check_bucket(terms, policy, amount);
         };
+        let left_ms = span.ms() - now.local().0 % span.ms();
+        let limit = match span {
+            Span::Minute => terms.per_minute,
+            Span::Day => terms.per_day,
+        };
+        let window = self.window(span);
         let Some(limit) = limit.filter(|&limit| window.room(limit) < amount) else { return Ok(()) };
         Err(Refusal::Quota {
             policy,
@@ -189,10 +199,10 @@ impl Ledger {
 
     /// Spends of one policy; in shadow mode there may be less than is spent.
     pub(super) fn spend(&mut self, policy: Policy, amount: u64) {
-        match policy {
-            Policy::PerMinute => self.minute.used += amount,
-            Policy::PerDay => self.day.used += amount,
-            _ => self.take(amount),
+        match policy.span() {
+            Some(Span::Minute) => self.minute.used += amount,
+            Some(Span::Day) => self.day.used += amount,
+            None => self.take(amount),
         }
     }
 

@@ -54,10 +54,10 @@ impl World {
             expires_at: None,
         };
         let (domain, region) = (None, None);
-        let plan = Box::new(Shipped::Enterprise.plan());
+        let plan = Shipped::Enterprise.plan();
         let time_zone = None;
-        let create =
-            tenants::Command::Create { name, plan, overrides, domain, time_zone, region, key };
+        let new = tenants::NewTenant { name, plan, overrides, domain, time_zone, region, key };
+        let create = tenants::Command::Create(Box::new(new));
         world.apply(protocol::Command::Tenant(TENANT, create)).outcome.unwrap();
         world
     }

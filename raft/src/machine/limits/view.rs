@@ -79,10 +79,12 @@ impl Ledger {
     /// The state of each policy. The account is at `now`.
     fn states(&self, terms: &Terms, now: Stamp) -> Vec<LimitState> {
         let scope = terms.scope.unwrap_or(Scope::Tenant);
-        let state = |(policy, limit)| match policy {
-            Policy::PerMinute => windowed(policy, scope, limit, &self.minute, 60, now),
-            Policy::PerDay => windowed(policy, scope, limit, &self.day, 86_400, now),
-            _ => self.bucket_state(policy, scope, limit, terms),
+        let state = |(policy, limit): (Policy, u64)| match policy.span() {
+            Some(span) => {
+                let seconds = span.ms() / 1_000;
+                windowed(policy, scope, limit, self.window(span), seconds, now)
+            }
+            None => self.bucket_state(policy, scope, limit, terms),
         };
         terms.policies().map(state).collect()
     }
