@@ -9,6 +9,7 @@ mod routes;
 
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt as _};
+use protocol::GroupId;
 use serde_json::{Value, json};
 use tests::raw::{Request, Response, send_bytes};
 use tests::{Cluster, Options};
@@ -32,6 +33,7 @@ async fn bad_input_gets_the_answer_of_the_catalogue_and_changes_nothing() {
             .collect::<Result<_>>()?;
         cluster.digests().await.context("replicas agree before")?;
         let before = picture(cluster, &keys).await.context("before")?;
+        let told = changes(cluster, &keys).await.context("the audit before")?;
         let mut cases = Vec::new();
         for route in &routes {
             cases.extend(heads::cases(route, &keys));
@@ -43,6 +45,8 @@ async fn bad_input_gets_the_answer_of_the_catalogue_and_changes_nothing() {
         try_all(cluster, &cases).await?;
         let after = picture(cluster, &keys).await.context("after")?;
         ensure!(after == before, "bad input changed something:\n{before}\n{after}");
+        let more = changes(cluster, &keys).await.context("the audit after")?;
+        ensure!(more == told, "bad input is told as a change:\n{told:#?}\n{more:#?}");
         cluster.digests().await.context("replicas agree after").map(drop)
     })
     .await;
@@ -160,13 +164,25 @@ async fn picture(cluster: &Cluster, keys: &Keys) -> Result<String> {
     }
     let tenants = operator(cluster, 1, "GET", "/v1/tenants?limit=1000", None).await?.ok(200)?;
     picture.push_str(&format!("{tenants}\n"));
-    // No marker here, which would be an entry itself: every log must stand where it stood.
+    // Without a marker, which would be an entry itself. The shards tell of refusals in their audits.
     for i in 0..cluster.len() {
-        let admin = cluster.admin(i)?;
-        for shard in admin.cluster().await?.body.shards {
-            let digest = admin.digest(&shard.id, None).await?.body;
-            picture.push_str(&format!("{i}/{}@{}={} ", shard.id, digest.applied, digest.sha256));
-        }
+        let digest = cluster.admin(i)?.digest(&GroupId::META.0.to_string(), None).await?.body;
+        picture.push_str(&format!("{i}@{}={} ", digest.applied, digest.sha256));
     }
     Ok(picture)
+}
+
+/// What the tenant's audit says was done, reads and refusals aside.
+async fn changes(cluster: &Cluster, keys: &Keys) -> Result<Vec<Value>> {
+    let mut changes = Vec::new();
+    let mut target = "/v1/audit?limit=1000".to_owned();
+    loop {
+        let page = call(cluster, 0, &keys.tenant, "GET", &target, None).await?.ok(200)?;
+        let records = page["data"].as_array().context("no records")?;
+        let done =
+            |record: &&Value| record["method"] != "GET" && record["status"].as_u64() < Some(400);
+        changes.extend(records.iter().filter(done).cloned());
+        let Some(cursor) = page["next_cursor"].as_str() else { return Ok(changes) };
+        target = format!("/v1/audit?limit=1000&cursor={cursor}");
+    }
 }
