@@ -23,10 +23,13 @@ mod init;
 mod input;
 mod job;
 mod key;
+mod limits;
 mod model;
+mod plan;
 mod scan;
 mod signals;
 mod tenant;
+mod terms;
 
 use failure::{Exit, Failure};
 use output::{Format, Output};
@@ -89,6 +92,11 @@ enum Command {
     /// Manage keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Manage plans (operator)
+    #[command(subcommand)]
+    Plan(plan::Command),
+    /// Show the limits of a key, and explain them
+    Limits(limits::Args),
     /// Export and verify the audit of a tenant
     #[command(subcommand)]
     Audit(audit::Command),
@@ -134,6 +142,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Job(command) => job::run(command, context).await,
         Command::Tenant(command) => tenant::run(command, context).await,
         Command::Key(command) => key::run(command, context).await,
+        Command::Plan(command) => plan::run(command, context).await,
+        Command::Limits(args) => limits::run(args, context).await,
         Command::Audit(command) => audit::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
         Command::Model(command) => model::run(command, context),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::tenants::Deleted;
 use crate::{Answer, Call, Client, ClientError, List};
 
-/// A key. `api_key` is there only in the answer that created it.
+/// A key. `api_key` is there only in the answer that made it.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Key {
     pub key_id: u64,
@@ -57,6 +57,19 @@ impl Client {
 
     pub async fn key(&self, key_id: u64) -> Result<Answer<Key>, ClientError> {
         self.json(Call::get(KEYS).segment(key_id.to_string())).await
+    }
+
+    /// Makes a key with the name, scopes and limits of another, which ends `overlap_s` seconds from
+    /// now. `idempotency_key` makes it safe to repeat.
+    pub async fn rotate_key(
+        &self,
+        key_id: u64,
+        overlap_s: u64,
+        idempotency_key: &str,
+    ) -> Result<Answer<Key>, ClientError> {
+        let call = Call::post(KEYS).segment(key_id.to_string()).segment("rotate");
+        let call = call.json(&serde_json::json!({ "overlap_s": overlap_s }))?;
+        self.json(call.idempotency_key(idempotency_key)).await
     }
 
     pub async fn revoke_key(&self, key_id: u64) -> Result<Answer<Deleted>, ClientError> {

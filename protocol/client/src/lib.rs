@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod keys;
 pub mod limits;
 pub mod operations;
+pub mod plans;
 pub mod scan;
 pub mod tenants;
 pub mod usage;

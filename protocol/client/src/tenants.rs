@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::plans::Limits;
 use crate::{Answer, Call, Client, ClientError, List, Method};
 
 /// Limits by name; `None` is written as `null` and means unlimited.
 pub type Overrides = BTreeMap<String, Option<u64>>;
 
 /// The limits that a plan sets and an override may lift.
-pub const LIMITS: [&str; 11] = [
+pub const LIMITS: [&str; 12] = [
     "rate",
     "burst",
     "key_rate",
@@ -20,6 +21,7 @@ pub const LIMITS: [&str; 11] = [
     "per_day",
     "per_month",
     "concurrency",
+    "budget",
     "max_documents",
     "max_bytes",
     "max_backlog",
@@ -40,10 +42,18 @@ pub struct Tenant {
     pub plan: String,
     #[serde(default)]
     pub status: String,
+    /// The limits in force: those of the plan under those of the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overrides: Option<Overrides>,
+    pub limits: Option<Limits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_ends_at: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
+    /// Counts changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<String>,
 }
@@ -56,6 +66,15 @@ pub struct NewTenant {
     pub plan: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overrides: Option<Overrides>,
+}
+
+/// The plan that a tenant is to be on.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SetPlan {
+    pub plan: String,
+    /// Limits over those of the plan, in place of all that the tenant had; `None` leaves them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<Value>,
 }
 
 /// What `GET /v1/me` says.
@@ -115,26 +134,35 @@ impl Client {
         self.json(Call::delete(TENANTS).segment(id)).await
     }
 
-    pub async fn suspend_tenant(&self, id: &str) -> Result<Answer<Tenant>, ClientError> {
-        self.json(Call::post(TENANTS).segment(id).segment("suspend").harmless()).await
-    }
-
-    pub async fn resume_tenant(&self, id: &str) -> Result<Answer<Tenant>, ClientError> {
-        self.json(Call::post(TENANTS).segment(id).segment("resume").harmless()).await
-    }
-
-    /// Moves a tenant to `plan`, with `overrides` in place of the ones it had.
-    pub async fn put_plan(
+    /// Refuses the tenant's keys on every node. `idempotency_key` makes it safe to repeat.
+    pub async fn suspend_tenant(
         &self,
         id: &str,
-        plan: &str,
-        overrides: Option<&Overrides>,
+        idempotency_key: &str,
     ) -> Result<Answer<Tenant>, ClientError> {
-        let body = match overrides {
-            Some(overrides) => serde_json::json!({ "plan": plan, "overrides": overrides }),
-            None => serde_json::json!({ "plan": plan }),
-        };
-        self.json(Call::put(TENANTS).segment(id).segment("plan").json(&body)?).await
+        let call = Call::post(TENANTS).segment(id).segment("suspend");
+        self.json(call.idempotency_key(idempotency_key)).await
+    }
+
+    /// Lets the tenant's keys work again. `idempotency_key` makes it safe to repeat.
+    pub async fn resume_tenant(
+        &self,
+        id: &str,
+        idempotency_key: &str,
+    ) -> Result<Answer<Tenant>, ClientError> {
+        let call = Call::post(TENANTS).segment(id).segment("resume");
+        self.json(call.idempotency_key(idempotency_key)).await
+    }
+
+    /// Moves a tenant to a plan. `idempotency_key` makes it safe to repeat.
+    pub async fn put_tenant_plan(
+        &self,
+        id: &str,
+        plan: &SetPlan,
+        idempotency_key: &str,
+    ) -> Result<Answer<Tenant>, ClientError> {
+        let call = Call::put(TENANTS).segment(id).segment("plan").json(plan)?;
+        self.json(call.idempotency_key(idempotency_key)).await
     }
 
     /// The tenant, key, scopes, plan and limits that the credential stands for.

@@ -1,0 +1,75 @@
+//! Plans, as operators manage them: limits, a price and features that tenants are put on.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Answer, Call, Client, ClientError, List};
+
+/// Limits; `None` is unlimited. Rates are per second.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Limits {
+    pub rate: Option<u64>,
+    pub burst: Option<u64>,
+    pub key_rate: Option<u64>,
+    pub key_burst: Option<u64>,
+    pub per_minute: Option<u64>,
+    pub per_day: Option<u64>,
+    pub per_month: Option<u64>,
+    pub concurrency: Option<u64>,
+    /// Cents per calendar month.
+    pub budget: Option<u64>,
+    pub max_documents: Option<u64>,
+    pub max_bytes: Option<u64>,
+    pub max_backlog: Option<u64>,
+    /// Policies that count and never refuse.
+    pub shadow: Vec<String>,
+}
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Plan {
+    pub name: String,
+    #[serde(flatten)]
+    pub limits: Limits,
+    /// Price of one unit in millionths of a US dollar.
+    #[serde(default)]
+    pub unit_price_micros: u64,
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Days after which a tenant that was made on it is refused.
+    #[serde(default)]
+    pub trial_days: Option<u32>,
+    /// Counts changes from 1.
+    pub version: u64,
+}
+
+const PLANS: &str = "/v1/plans";
+
+impl Client {
+    /// Every plan, by name.
+    pub async fn plans(&self) -> Result<Answer<List<Plan>>, ClientError> {
+        self.json(Call::get(PLANS)).await
+    }
+
+    pub async fn plan(&self, name: &str) -> Result<Answer<Plan>, ClientError> {
+        self.json(Call::get(PLANS).segment(name)).await
+    }
+
+    /// Makes a plan or replaces it whole: a limit that `terms` does not name is lifted. With a
+    /// version only if that is the one in force; 0 is that of a plan that is not there.
+    pub async fn put_plan(
+        &self,
+        name: &str,
+        terms: &Value,
+        if_version: Option<u64>,
+    ) -> Result<Answer<Plan>, ClientError> {
+        let call = Call::put(PLANS).segment(name).json(terms)?;
+        self.json(match if_version {
+            // Done twice, the second would be refused although it was done.
+            Some(version) => call.if_match(format!("\"{version}\"")),
+            None => call.harmless(),
+        })
+        .await
+    }
+}
