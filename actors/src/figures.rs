@@ -30,6 +30,9 @@ pub struct Figures {
     pub jobs_completed: IntCounterVec,
     /// Proposal to outcome, on the owner.
     pub proposal_seconds: Histogram,
+    /// Commands that owners here proposed, by who wanted them: `request` or `system`. Divided by the
+    /// requests, the log entries that a request costs.
+    pub commands: IntCounterVec,
     /// Requests refused for a limit, by policy.
     pub rate_limit_hits: IntCounterVec,
     /// What policies in shadow mode would have refused.
@@ -109,6 +112,7 @@ impl Figures {
             job_seconds: timer("job_processing_duration_seconds", "Submission to the end"),
             jobs_completed: counters("jobs_completed_total", "Jobs that ended", "status"),
             proposal_seconds: timer("proposal_duration_seconds", "Proposal to outcome"),
+            commands: counters("commands_proposed_total", "Commands proposed", "of"),
             rate_limit_hits: counters("rate_limit_hits_total", "Limits met", "policy"),
             shadowed: counters("limit_shadowed_total", "Shadow limits met", "policy"),
             recall_seconds: timer("recall_duration_seconds", "Commit to confirmed everywhere"),
@@ -131,6 +135,7 @@ impl Figures {
             Box::new(self.job_seconds.clone()),
             Box::new(self.jobs_completed.clone()),
             Box::new(self.proposal_seconds.clone()),
+            Box::new(self.commands.clone()),
             Box::new(self.rate_limit_hits.clone()),
             Box::new(self.shadowed.clone()),
             Box::new(self.recall_seconds.clone()),

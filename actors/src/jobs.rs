@@ -307,7 +307,7 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Key(..)
         | Ask::Keys { .. }
         | Ask::Usage { .. }
-        | Ask::Audit { .. }
+        | Ask::Audit(_)
         | Ask::Limits { .. }
         | Ask::Running { .. } => Ok(Answer::Refused(Refusal::NotFound)),
     }

@@ -78,7 +78,7 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         // Nothing else is put into this mailbox.
         Ask::View { .. }
         | Ask::Propose { .. }
-        | Ask::Audit { .. }
+        | Ask::Audit(_)
         | Ask::Tenant(_)
         | Ask::Tenants { .. }
         | Ask::Key(..)

@@ -70,6 +70,8 @@ impl Owned {
             Some(tenant) => self.stamp(&self.group.view(), tenant),
             None => self.clock.stamp(),
         };
+        let of = if note.is_some() { "request" } else { "system" };
+        figures().commands.with_label_values(&[of]).inc();
         let proposal = Proposal { at, once, command, note };
         let timer = figures().proposal_seconds.start_timer();
         let applied = self.group.propose(self.owner.epoch, proposal).await?;
@@ -148,7 +150,7 @@ impl Mailboxes {
             | Ask::Tenants { .. }
             | Ask::Key(..)
             | Ask::Keys { .. }
-            | Ask::Audit { .. }
+            | Ask::Audit(_)
             | Ask::Usage { .. } => self.tenants.try_send(request),
         };
         let group = self.group;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use protocol::audit::Wanted;
 use protocol::jobs::Worker;
 use protocol::keys::Key;
 use protocol::peer::{Admission, Answer, Ask, Caller, LeaseId, View};
 use protocol::plans::Limits;
 use protocol::tenants::{Status, Tenant};
 use protocol::usage::Report;
-use protocol::{Digest, Refusal, TenantId, audit};
+use protocol::{Digest, Refusal, TenantId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft::machine::Machine;
 
@@ -119,14 +120,10 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
             let resets_at = calendar::month_ends(tenant.time_zone.as_ref(), now.time);
             Answer::Usage(Report { resets_at, ..view.usage.report(tenant, *period, now) })
         }),
-        Ask::Audit { tenant, beyond, limit, ascending } => {
-            let limit = bounded(*limit);
-            let records = match ascending {
-                true => view.audit.after(*tenant, *beyond, limit),
-                false => view.audit.before(*tenant, *beyond, limit),
-            };
-            let (seq, head) = view.audit.head(*tenant);
-            Answer::Audit(audit::Page { records, seq, head, applied: owned.group.applied() })
+        Ask::Audit(wanted) if view.tenants.get(wanted.tenant).is_none() => missing,
+        Ask::Audit(wanted) => {
+            let wanted = Wanted { limit: bounded(wanted.limit) as u32, ..*wanted };
+            Answer::Audit(view.audit.page(&wanted, owned.group.applied()))
         }
         Ask::Propose { .. }
         | Ask::View { .. }

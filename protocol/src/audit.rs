@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, KeyId, Outcome, Refusal, Time};
+use crate::{Digest, KeyId, Outcome, Refusal, TenantId, Time};
 
 /// Calls that one command appends, at most.
 pub const CALLS_MAX: usize = 64;
@@ -76,6 +76,17 @@ pub struct Linked {
     pub hash: Digest,
 }
 
+/// Which records of a chain are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    pub tenant: TenantId,
+    /// Neither this record nor those on its far side.
+    pub beyond: u64,
+    pub limit: u32,
+    /// Those that follow `beyond`, and not those before it with the newest first.
+    pub ascending: bool,
+}
+
 /// Records of a chain, and where the chain ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
@@ -89,7 +100,7 @@ pub struct Page {
 /// What replicas are asked to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    pub tenant: crate::TenantId,
+    pub tenant: TenantId,
     pub seq: u64,
     pub head: Digest,
     /// The replica signs when it has applied this much.

@@ -123,6 +123,8 @@ pub enum Reply {
     /// What a node may admit by itself.
     Slab(Slab),
     Plan(Box<Plan>),
+    /// A join token is good until then.
+    Token(Time),
 }
 
 /// The domain declined; nothing changed.

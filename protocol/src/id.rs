@@ -47,6 +47,11 @@ uuid_id!(
     TenantId,
     "tnt_"
 );
+impl TenantId {
+    /// Stands for the cluster itself where there is something of its own: no tenant has this id.
+    pub const CLUSTER: Self = Self(0);
+}
+
 uuid_id!(
     /// A job: a version 7 UUID as `job_` and 22 base62 digits.
     JobId,

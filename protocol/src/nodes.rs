@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Note;
 use crate::id::BUCKETS;
+use crate::idempotency::Once;
 use crate::plans::Plan;
 use crate::{ClusterId, Digest, GroupId, Name, NodeId, ReplicaId, TenantId, Time};
 
@@ -107,6 +109,22 @@ impl Map {
     pub fn replica_on(&self, group: GroupId, node: NodeId) -> Option<ReplicaId> {
         let placement = self.groups.get(&group)?;
         placement.replicas.iter().find(|(_, at)| **at == node).map(|(&replica, _)| replica)
+    }
+}
+
+/// A proposal for the meta group on its way to whoever leads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub command: crate::Command,
+    pub once: Option<Once>,
+    /// For the cluster's own audit, in the same entry.
+    pub note: Option<Box<Note>>,
+}
+
+impl From<Command> for Request {
+    /// A change that no client asked for.
+    fn from(command: Command) -> Self {
+        Self { command: crate::Command::Node(command), once: None, note: None }
     }
 }
 

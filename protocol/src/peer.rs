@@ -48,12 +48,7 @@ pub enum Ask {
         note: Option<Box<Note>>,
     },
     /// Records of a tenant's audit beyond a number.
-    Audit {
-        tenant: TenantId,
-        beyond: u64,
-        limit: u32,
-        ascending: bool,
-    },
+    Audit(audit::Wanted),
     Tenant(TenantId),
     /// Tenants of this shard in order of id, beyond `after`.
     Tenants {

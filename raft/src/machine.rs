@@ -9,7 +9,7 @@ use protocol::idempotency::Once;
 use protocol::owner::{Epoch, OpenOwner, Owner};
 use protocol::{
     Applied, Command, Digest, Effect, Entry, GroupId, Outcome, Proposal, Refusal, Reply, Stamp,
-    Steady, Time,
+    Steady, TenantId, Time,
 };
 
 pub mod audit;
@@ -111,10 +111,10 @@ impl Machine {
             return fresh(index, Err(refusal));
         }
         let now = Stamp { time: self.time, steady: self.steady, ..proposal.at };
-        let of = proposal.command.tenant();
+        let of = proposal.command.tenant().unwrap_or(TenantId::CLUSTER);
         let applied = self.apply_once(index, now, proposal.once, proposal.command, effects);
-        if let (Some(tenant), Some(note)) = (of, proposal.note) {
-            audit::note(self, now, tenant, *note, &applied);
+        if let Some(note) = proposal.note {
+            audit::note(self, now, of, *note, &applied);
         }
         applied
     }

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
 use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
-use protocol::{Applied, Command, GroupId, NodeId, Proposal, ReplicaId, Reply, Stamp, Time, codec};
+use protocol::{Applied, GroupId, NodeId, Proposal, ReplicaId, Reply, Stamp, Time, codec};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -242,10 +242,14 @@ impl Host {
     }
 
     /// Replicates a change of the cluster map, through whichever node leads the meta group.
-    pub async fn propose_meta(&self, command: nodes::Command) -> Result<Applied, ProposeError> {
+    pub async fn propose_meta(
+        &self,
+        request: impl Into<nodes::Request>,
+    ) -> Result<Applied, ProposeError> {
+        let request = request.into();
         let deadline = Instant::now() + META_TIMEOUT;
         loop {
-            let attempt = self.propose_meta_once(&command).await;
+            let attempt = self.propose_meta_once(&request).await;
             let group = GroupId::META;
             match attempt {
                 Err(ProposeError::NotLeader { .. }) if Instant::now() < deadline => {
@@ -259,19 +263,20 @@ impl Host {
         }
     }
 
-    async fn propose_meta_once(&self, command: &nodes::Command) -> Result<Applied, ProposeError> {
+    async fn propose_meta_once(&self, request: &nodes::Request) -> Result<Applied, ProposeError> {
         let group = GroupId::META;
         let not_leader = ProposeError::NotLeader { group, leader: None };
         let meta = self.group(group).ok_or_else(|| not_leader.clone())?;
         let leadership = *meta.leadership().borrow();
         if let Some(owner) = leadership.owned {
             let at = meta.view().time.max((self.clock)());
-            let command = Command::Node(command.clone());
-            return meta.propose(owner.epoch, Proposal::new(Stamp::at(at), command)).await;
+            let nodes::Request { command, once, note } = request.clone();
+            let proposal = Proposal { at: Stamp::at(at), once, command, note };
+            return meta.propose(owner.epoch, proposal).await;
         }
         let leader = leadership.leader.filter(|&leader| leader != self.life.node);
         let leader = leader.ok_or(not_leader)?;
-        let body = codec::encode(command).map_err(|_| ProposeError::TooLarge { bytes: 0 })?;
+        let body = codec::encode(request).map_err(|_| ProposeError::TooLarge { bytes: 0 })?;
         let body = Bytes::from(body);
         let call =
             self.peers.call(leader, Class::Control, Kind::MetaPropose, group, body, META_TIMEOUT);

@@ -1,7 +1,6 @@
 //! Every change and every refusal of a tenant is in its audit, on every node, also after the death of
 //! its owner; and an export is believed only while it is whole.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,6 +12,8 @@ use tests::{Cluster, Options, Probe, binary, until};
 
 /// Refusals show within a second, and a busy machine takes a little longer.
 const SHOWN_WITHIN: Duration = Duration::from_secs(3);
+/// Those of strangers are collected for 5 s.
+const STRANGERS_WITHIN: Duration = Duration::from_secs(12);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_done_and_denied_is_told_and_an_export_is_verified_offline() -> Result<()> {
@@ -66,6 +67,69 @@ async fn what_was_done_and_denied_is_told_and_an_export_is_verified_offline() ->
     verify(&export, &trust)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cluster_tells_what_operators_did_and_who_came_with_a_wrong_key() -> Result<()> {
+    let cluster = Cluster::start(3, Options::default()).await?;
+    let plan = Call::put("/v1/plans/gold").json(&json!({"rate": 5}))?.idempotency_key("plan-1");
+    let made = cluster.admin(0)?.json::<Value>(plan.clone()).await?;
+    let again = cluster.admin(1)?.json::<Value>(plan).await?;
+    ensure!(again.meta.replayed && again.body == made.body, "{made:?} and {again:?}");
+    let other = Call::put("/v1/plans/gold").json(&json!({"rate": 6}))?.idempotency_key("plan-1");
+    denied(cluster.admin(2)?.json::<Value>(other).await, 422)?;
+    let token = Call::post("/admin/v1/join-tokens").json(&json!({}))?.idempotency_key("token-1");
+    let issued: Value = cluster.admin(1)?.json(token.clone()).await?.body;
+    let same: Value = cluster.admin(2)?.json(token).await?.body;
+    ensure!(issued["token"] == same["token"], "a repeated call made another token");
+    ensure!(issued["expires_at"] == same["expires_at"], "{issued} and {same}");
+    let tenant = json!({"name": "short lived", "plan": "gold"});
+    let tenant: Value =
+        cluster.admin(0)?.json(Call::post("/v1/tenants").json(&tenant)?).await?.body;
+    let id = tenant["id"].as_str().context("no id")?;
+    let _: Value = cluster.admin(1)?.json(Call::delete("/v1/tenants").segment(id)).await?.body;
+    denied(cluster.client_of(2, "sk_live_nobody")?.json::<Value>(Call::get("/v1/me")).await, 401)?;
+
+    // Whatever node leads the meta group, what was acknowledged is told by the others.
+    let leader = cluster.admin(0)?.cluster().await?.body.leader.context("no leader")?;
+    let leader = cluster.index_of(&leader).context("a leader that is no node")?;
+    cluster.kill(leader).await?;
+    let gone = format!("/v1/tenants/{id}");
+    let wanted = [
+        ("PUT", "/v1/plans/gold", 200, "operator"),
+        ("PUT", "/v1/plans/gold", 422, "operator"),
+        ("POST", "/admin/v1/join-tokens", 201, "operator"),
+        ("DELETE", gone.as_str(), 200, "operator"),
+    ];
+    let survivors = cluster.admins()?;
+    let export = until("the word of the survivors", STRANGERS_WITHIN, async || {
+        let export = match survivors.export_cluster_audit().await {
+            Ok(export) => export,
+            Err(error) => return Ok(Probe::NotYet(error.to_string())),
+        };
+        let records: Vec<Value> =
+            export.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let lacks = wanted.iter().find(|(method, path, status, actor)| {
+            !records.iter().any(|record| {
+                record["method"] == *method
+                    && record["path"] == *path
+                    && record["status"] == *status
+                    && record["actor"] == *actor
+            })
+        });
+        Ok(match lacks {
+            None => Probe::Done(export),
+            Some(lacks) => Probe::NotYet(format!("{lacks:?} is not in\n{export}")),
+        })
+    })
+    .await?;
+    let trust = survivors.trust().await?;
+    let (code, said) = judged(&export, Some(&trust))?;
+    ensure!(code == Some(0) && said.contains("signed by"), "{code:?} {said}");
+    let forged = export.replacen("\"status\":422", "\"status\":200", 1);
+    let (code, said) = judged(&forged, Some(&trust))?;
+    ensure!(code == Some(1) && said.contains("changed"), "{code:?} {said}");
+    Ok(())
+}
+
 fn denied<T>(answer: Result<T, ClientError>, status: u16) -> Result<()> {
     match answer {
         Err(ClientError::Problem(problem)) if problem.status == status => Ok(()),
@@ -95,36 +159,37 @@ async fn told(client: &Client, wanted: &[(&str, &str, u64, &str)]) -> Result<()>
     Ok(())
 }
 
-fn verify(export: &str, trust: &str) -> Result<()> {
+/// What the verifier says of an export.
+fn judged(export: &str, trust: Option<&str>) -> Result<(Option<i32>, String)> {
     let folder = tempfile::tempdir()?;
-    let trusted = folder.path().join("trust.json");
-    std::fs::write(&trusted, trust)?;
-    let judge = |name: &str, text: &str, trusted: Option<&Path>| {
-        let file = folder.path().join(name);
-        std::fs::write(&file, text)?;
-        let mut command = Command::new(binary()?);
-        command.args(["audit", "verify"]).arg(file);
-        if let Some(trusted) = trusted {
-            command.arg("--trust").arg(trusted);
-        }
-        let output = command.output()?;
-        let said = [output.stdout, output.stderr].concat();
-        Ok::<_, anyhow::Error>((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
-    };
-    let (code, said) = judge("whole", export, Some(&trusted))?;
+    let (file, trusted) = (folder.path().join("export"), folder.path().join("trust"));
+    std::fs::write(&file, export)?;
+    let mut command = Command::new(binary()?);
+    command.args(["audit", "verify"]).arg(file);
+    if let Some(trust) = trust {
+        std::fs::write(&trusted, trust)?;
+        command.arg("--trust").arg(trusted);
+    }
+    let output = command.output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+fn verify(export: &str, trust: &str) -> Result<()> {
+    let (code, said) = judged(export, Some(trust))?;
     ensure!(code == Some(0) && said.contains("signed by"), "{code:?} {said}");
-    let (code, said) = judge("untrusted", export, None)?;
+    let (code, said) = judged(export, None)?;
     ensure!(code == Some(0) && said.contains("integrity only"), "{code:?} {said}");
 
     let flipped = export.replacen("\"status\":404", "\"status\":405", 1);
-    let (code, said) = judge("flipped", &flipped, Some(&trusted))?;
+    let (code, said) = judged(&flipped, Some(trust))?;
     ensure!(code == Some(1) && said.contains("seq 5: changed"), "{code:?} {said}");
     let lines: Vec<&str> = export.lines().collect();
     let (last, before) = lines.split_last().context("an empty export")?;
     let shorter = [&before[..before.len() - 1], &[*last]].concat().join("\n");
-    let (code, said) = judge("shorter", &shorter, Some(&trusted))?;
+    let (code, said) = judged(&shorter, Some(trust))?;
     ensure!(code == Some(1) && said.contains("seq 6: truncated"), "{code:?} {said}");
-    let (code, said) = judge("endless", &before.join("\n"), Some(&trusted))?;
+    let (code, said) = judged(&before.join("\n"), Some(trust))?;
     ensure!(code == Some(1) && said.contains("seq 7: truncated"), "{code:?} {said}");
     Ok(())
 }

@@ -141,7 +141,8 @@ async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
     let metrics = metrics_of(system, transport);
     let metrics = metrics.map_err(|error| Failure::failed(error.to_string()))?;
     let status = NodeStatus::new(system.clone(), transport.clone());
-    let auditor = Auditor::start(system.router.clone(), config.audit.reads_per_mille);
+    let reads = config.audit.reads_per_mille;
+    let auditor = Auditor::start(Arc::clone(&system.host), system.router.clone(), reads);
     let edge =
         Edge { metrics: Arc::new(metrics), status: Arc::new(status), auditor: Some(auditor) };
     let app = App { system: system.clone(), edge: edge.clone(), transport: transport.clone() };

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use protocol::audit::Note;
 use protocol::idempotency::Once;
 use protocol::limits::Policy;
-use protocol::nodes::Map;
+use protocol::nodes::{self, Map};
 use protocol::peer::{Answer, Ask, LimitsView};
 use protocol::{Applied, Digest, GroupId, NodeId, Refusal, Reply, TenantId};
 use serde::Serialize;
@@ -56,7 +56,7 @@ impl FromRef<App> for Edge {
 pub struct Told {
     pub answer: Answer,
     pub group: GroupId,
-    owner: Option<NodeId>,
+    pub owner: Option<NodeId>,
 }
 
 impl Told {
@@ -97,7 +97,10 @@ impl Told {
         let Applied { index, outcome, replayed } = *applied;
         let served = self.served(Some(index));
         match outcome {
-            Ok(reply) => Ok(Written { reply, replayed, served, group: self.group, left }),
+            Ok(reply) => {
+                let group = self.group;
+                Ok(Written { reply, replayed, group, index, served, left })
+            }
             Err(refusal) => Err(refused(refusal).served(served).committed()),
         }
     }
@@ -110,6 +113,8 @@ pub struct Written {
     /// What was sealed by the earlier request, if this repeats one.
     pub replayed: Option<Option<Vec<u8>>>,
     pub group: GroupId,
+    /// Of the log entry that did it.
+    pub index: u64,
     served: Served,
     /// What the limits of a counted request have left.
     left: Option<Box<LimitsView>>,
@@ -168,6 +173,30 @@ impl App {
         self.ask(tenant, Ask::Propose { command: Box::new(command), once, note }).await
     }
 
+    /// Asks for a change of the cluster map in the same way, told in the cluster's own audit.
+    pub async fn propose_meta(
+        &self,
+        command: nodes::Command,
+        wish: &Wish,
+        secret: Option<&str>,
+        status: StatusCode,
+    ) -> Result<Written, Problem> {
+        let once = self.once(wish, secret)?;
+        let note = Some(Box::new(Note { status: status.as_u16(), ..wish.note.clone() }));
+        let request = nodes::Request { command: protocol::Command::Node(command), once, note };
+        let applied = self.system.host.propose_meta(request).await;
+        let applied = applied.map_err(|error| unanswered(&error.into()))?;
+        let group = GroupId::META;
+        let owner = self.system.host.group(group).and_then(|meta| meta.leader());
+        Told { answer: Answer::Applied(Box::new(applied)), group, owner }.written()
+    }
+
+    /// Waits until this node knows what was acknowledged of the cluster map before.
+    pub async fn sync_map(&self) -> Result<(), Problem> {
+        let synced = self.system.host.sync_map().await;
+        synced.map_err(|error| unanswered(&error.into()))
+    }
+
     /// Keyed SHA-256 with a purpose, over parts that cannot run into each other.
     pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Result<Digest, Problem> {
         Ok(Pepper::new(&self.map()?.secrets.pepper).digest(purpose, parts))
@@ -179,7 +208,7 @@ impl App {
     }
 
     /// What an Idempotency-Key is replicated as.
-    fn once(&self, wish: &Wish, secret: Option<&str>) -> Result<Option<Once>, Problem> {
+    pub fn once(&self, wish: &Wish, secret: Option<&str>) -> Result<Option<Once>, Problem> {
         let Some(key) = &wish.key else { return Ok(None) };
         let scope = wish.scope.as_bytes();
         let digest = self.digest("idempotency", &[scope, key.as_bytes()])?;
@@ -222,6 +251,11 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// What the audit is told.
+    pub fn note(&self) -> &Note {
+        &self.note
+    }
+
     /// The wish of a request: method, path, query and parsed body decide whether it is the same.
     pub fn new(key: Option<String>, scope: String, line: &str, body: Marks, note: Note) -> Self {
         let mut hasher = Sha256::new();

@@ -10,13 +10,13 @@ use axum::response::{IntoResponse, Response};
 use protocol::nodes::{self, Map, TOKEN_TTL_MAX_S};
 use protocol::peer::Ask;
 use protocol::wire::cluster as wire;
-use protocol::{Command, GroupId, NodeId, keys};
+use protocol::{Command, GroupId, NodeId, Reply, keys};
 use raft::Group;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::app::{App, refused, unanswered};
-use super::auth::{Operator, Unrepeatable};
+use super::auth::{Idempotency, Operator, Unrepeatable};
 use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Object};
 use super::openapi::ProblemResponse;
@@ -136,14 +136,10 @@ async fn init(
     }
     let api_key = keys::admin_key(rand::random());
     let key = app.digest("operator", &[api_key.as_bytes()])?;
-    meta(&app, nodes::Command::Init { key }).await?;
-    Ok((StatusCode::CREATED, axum::Json(wire::Initialised { api_key })).into_response())
-}
-
-async fn meta(app: &App, command: nodes::Command) -> Result<(), Problem> {
-    let applied = app.system.host.propose_meta(command).await;
+    let applied = app.system.host.propose_meta(nodes::Command::Init { key }).await;
     let applied = applied.map_err(|error| unanswered(&error.into()))?;
-    applied.outcome.map(drop).map_err(refused)
+    applied.outcome.map_err(refused)?;
+    Ok((StatusCode::CREATED, axum::Json(wire::Initialised { api_key })).into_response())
 }
 
 /// Body of `POST /admin/v1/join-tokens`.
@@ -164,22 +160,31 @@ impl FromShape for IssueToken {
     responses((status = 201, description = "The token, shown once", body = wire::JoinToken)))]
 async fn issue_token(
     State(app): State<App>,
-    _: Operator,
+    operator: Operator,
     _: NoQuery,
-    _: Unrepeatable,
+    once: Idempotency,
     body: Json<IssueToken>,
 ) -> Result<Response, Problem> {
     let token = protocol::id::base62_of_bytes(&rand::random::<[u8; 32]>(), 43);
     let token = format!("skep_join_{token}");
     let expires_at = actors::clock::wall().plus_ms(body.value.ttl_s * 1000);
-    meta(&app, nodes::Command::IssueToken { token: token_digest(&token), expires_at }).await?;
+    let command = nodes::Command::IssueToken { token: token_digest(&token), expires_at };
+    let wish = operator.wish(&once, body.marks);
+    let written = app.propose_meta(command, &wish, Some(&token), StatusCode::CREATED).await?;
+    let Reply::Token(expires_at) = written.reply else {
+        return Err(Problem::new(Code::Internal));
+    };
+    let token = match &written.replayed {
+        Some(Some(sealed)) => app.unseal(&wish, sealed)?,
+        Some(None) | None => token,
+    };
     let map = app.map()?;
     let here = map.nodes.get(&app.system.host.node());
     let peer = here.map_or("PEER_ADDR", |node| &node.registration.peer);
     let join =
         format!("skep serve --data DIR --http ADDR --peer ADDR --join {peer} --token-file FILE");
     let answer = wire::JoinToken { token, expires_at: expires_at.to_string(), join };
-    Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
+    Ok(written.respond(StatusCode::CREATED, &answer))
 }
 
 /// Query of the digest.
@@ -227,26 +232,24 @@ async fn digest(
         (status = 404, response = ProblemResponse)))]
 async fn mark(
     State(app): State<App>,
-    _: Operator,
+    operator: Operator,
     path: Named,
     _: NoQuery,
-    _: Unrepeatable,
-    _: Json<Empty>,
+    once: Idempotency,
+    body: Json<Empty>,
 ) -> Result<Response, Problem> {
     let Segments((shard,)) = path?;
     if !app.map()?.groups.contains_key(&shard) {
         return Err(Problem::not_found());
     }
-    let applied = if shard.is_meta() {
-        let applied = app.system.host.propose_meta(nodes::Command::Mark).await;
-        applied.map_err(|error| unanswered(&error.into()))?.index
+    let wish = operator.wish(&once, body.marks);
+    let written = if shard.is_meta() {
+        app.propose_meta(nodes::Command::Mark, &wish, None, StatusCode::CREATED).await?
     } else {
-        let ask = Ask::propose(Box::new(Command::Marker));
-        let told = app.ask_group(shard, ask).await?;
-        let protocol::peer::Answer::Applied(applied) = told.answer else {
-            return Err(Problem::new(Code::Internal));
-        };
-        applied.index
+        let once = app.once(&wish, None)?;
+        let ask = Ask::Propose { command: Box::new(Command::Marker), once, note: None };
+        app.ask_group(shard, ask).await?.written()?
     };
-    Ok((StatusCode::CREATED, axum::Json(wire::Marker { shard: shard.0, applied })).into_response())
+    let marker = wire::Marker { shard: shard.0, applied: written.index };
+    Ok(written.respond(StatusCode::CREATED, &marker))
 }

@@ -31,6 +31,8 @@ use super::metrics::Metrics;
 
 /// Route label of requests that no route took; never the raw path.
 const UNMATCHED: &str = "unmatched";
+/// Who has a key that nobody has.
+const STRANGER: &str = "unknown";
 const CLIENT_ID_CHARS_MAX: usize = 64;
 
 /// What the layer needs from the node.
@@ -171,13 +173,13 @@ impl Line {
     }
 }
 
-/// Refusals of a known key, and reads if they are wanted. What was committed has told itself.
+/// Refusals, and reads if they are wanted. What was committed has told itself.
 fn audit(edge: &Edge, context: &Context, line: Line, response: &Response) {
     let status = response.status();
     if status == StatusCode::UNAUTHORIZED {
         figures().auth_failures.inc();
     }
-    let (Some(auditor), Some(known)) = (&edge.auditor, context.caller()) else { return };
+    let Some(auditor) = &edge.auditor else { return };
     let told = response.extensions();
     let committed = told.get::<Committed>().is_some()
         || told.get::<Served>().is_some_and(|served| served.index.is_some());
@@ -185,11 +187,12 @@ fn audit(edge: &Edge, context: &Context, line: Line, response: &Response) {
     if committed || !(status.is_client_error() || read) {
         return;
     }
+    let known = context.caller();
     let Line { method, path, address } = line;
     let note = Note {
         request: context.request_id.to_string(),
-        actor: known.actor.clone(),
-        key: known.key,
+        actor: known.map_or_else(|| STRANGER.to_owned(), |known| known.actor.clone()),
+        key: known.and_then(|known| known.key),
         method,
         path,
         address,
@@ -199,7 +202,13 @@ fn audit(edge: &Edge, context: &Context, line: Line, response: &Response) {
         once: false,
     };
     let code = response.extensions().get::<Code>();
-    auditor.take(known.tenant, note, code.map_or("ok", |code| code.meaning().name));
+    let code = code.map_or("ok", |code| code.meaning().name);
+    match known {
+        Some(known) => auditor.take(known.tenant, note, code),
+        None if status == StatusCode::UNAUTHORIZED => auditor.take_stranger(note, code),
+        // Nobody has said who asks.
+        None => {}
+    }
 }
 
 /// Turns the mark that a handler left, or an answer that the framework made, into problem+json.

@@ -162,7 +162,7 @@ fn checked(view: &LimitsView, policy: Option<Policy>) -> wire::Checked {
         policy: tight.map(|state| state.policy).or(policy).map(|policy| policy.name().to_owned()),
         limit: tight.map(|state| state.limit),
         remaining: tight.map(|state| state.remaining),
-        reset_s: tight.map_or(0, |state| state.reset_ms.div_ceil(1000)),
+        reset_s: tight.map_or(0, reset_s),
     }
 }
 
@@ -274,13 +274,18 @@ fn shown(state: &LimitState, at: Time) -> wire::Limit {
         used: state.used,
         reserved: state.reserved,
         remaining: state.remaining,
-        // A rate of nothing never refills; a time in a thousand years says so.
         reset_at: at.plus_ms(state.reset_ms.min(NEVER_MS)).to_string(),
         shadow: state.shadow,
     }
 }
 
+/// A rate of nothing never refills; a time in a thousand years says so, and is a number that every
+/// client can read.
 const NEVER_MS: u64 = 1_000 * 365 * 86_400_000;
+
+fn reset_s(state: &LimitState) -> u64 {
+    state.reset_ms.min(NEVER_MS).div_ceil(1000)
+}
 
 /// A limit as `/v1/me` shows it.
 pub fn left(state: &LimitState) -> tenants_wire::LimitState {
@@ -305,8 +310,7 @@ pub fn announce(headers: &mut HeaderMap, view: &LimitsView) {
     };
     let listed: Vec<_> = view.states.iter().filter(|state| !state.shadow).map(policy).collect();
     let Some(tight) = view.tightest(Policy::ALL.into_iter().collect()) else { return };
-    let reset_s = tight.reset_ms.div_ceil(1000).min(NEVER_MS / 1000);
-    let state = format!("\"{}\";r={};t={reset_s}", tight.policy, tight.remaining);
+    let state = format!("\"{}\";r={};t={}", tight.policy, tight.remaining, reset_s(tight));
     insert(headers, &listed.join(", "), &state);
 }
 

@@ -1,6 +1,7 @@
 //! `/v1/plans`, for operators.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use protocol::nodes;
 use protocol::peer::Ask;
@@ -10,8 +11,8 @@ use protocol::{Name, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, refused, unanswered};
-use super::auth::{Operator, Unrepeatable};
+use super::app::App;
+use super::auth::{Idempotency, Operator};
 use super::error::{Code, Problem};
 use super::json::Json;
 use super::openapi::ProblemResponse;
@@ -32,21 +33,16 @@ pub async fn find(app: &App, name: &Name) -> Result<Plan, Problem> {
         return Ok(plan.clone());
     }
     // Made through another node a moment ago, perhaps.
-    sync(app).await?;
+    app.sync_map().await?;
     let found = app.map()?.plans.get(name).cloned();
     found.ok_or_else(|| Problem::invalid("/plan", "there is no plan of this name"))
-}
-
-async fn sync(app: &App) -> Result<(), Problem> {
-    let synced = app.system.host.sync_map().await;
-    synced.map_err(|error| unanswered(&error.into()))
 }
 
 /// The plans, by name
 #[utoipa::path(get, path = "/v1/plans", tag = "plans",
     responses((status = 200, description = "All of them", body = List<wire::Plan>)))]
 async fn list(State(app): State<App>, _: Operator, _: NoQuery) -> Result<Response, Problem> {
-    sync(&app).await?;
+    app.sync_map().await?;
     let rows = app.map()?.plans.values().map(shown).collect();
     Ok(axum::Json(List::new(rows, None)).into_response())
 }
@@ -63,7 +59,7 @@ async fn get(
     _: NoQuery,
 ) -> Result<Response, Problem> {
     let Segments((name,)) = path?;
-    sync(&app).await?;
+    app.sync_map().await?;
     let plan = app.map()?.plans.get(&name).cloned().ok_or_else(Problem::not_found)?;
     Ok(tagged(axum::Json(shown(&plan)).into_response(), plan.version))
 }
@@ -76,23 +72,23 @@ async fn get(
     responses((status = 200, description = "The plan as it is now", body = wire::Plan)))]
 async fn put(
     State(app): State<App>,
-    _: Operator,
+    operator: Operator,
     path: Named,
     _: NoQuery,
     if_match: IfMatch,
-    _: Unrepeatable,
+    once: Idempotency,
     body: Json<PutPlan>,
 ) -> Result<Response, Problem> {
     let Segments((name,)) = path?;
     let plan = Box::new(body.value.named(name));
     let command = nodes::Command::SetPlan { plan, if_version: if_match.0 };
-    let applied = app.system.host.propose_meta(command).await;
-    let applied = applied.map_err(|error| unanswered(&error.into()))?;
-    let Reply::Plan(plan) = applied.outcome.map_err(refused)? else {
+    let wish = operator.wish(&once, body.marks);
+    let written = app.propose_meta(command, &wish, None, StatusCode::OK).await?;
+    let Reply::Plan(plan) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
     };
     adopt(&app, &plan).await?;
-    Ok(tagged(axum::Json(shown(&plan)).into_response(), plan.version))
+    Ok(tagged(written.respond(StatusCode::OK, &shown(&plan)), plan.version))
 }
 
 /// Every shard puts its tenants on the plan, and calls back what nodes knew of them. Should this break

@@ -16,6 +16,7 @@ pub struct ClusterState {
     applied: IntGaugeVec,
     leads: IntGaugeVec,
     mailbox: IntGaugeVec,
+    outstanding: IntGauge,
     peers_up: IntGauge,
     active: IntGauge,
 }
@@ -32,19 +33,32 @@ impl ClusterState {
             applied: by("raft_applied_index", "Last applied entry, by group", "group")?,
             leads: by("raft_leader", "1 for each group that this node leads", "group")?,
             mailbox: by("mailbox_depth", "Messages that wait, by owned shard", "group")?,
+            outstanding: IntGauge::new(
+                "limit_slab_requests_outstanding",
+                "Requests granted to nodes ahead of use, of owned shards",
+            )?,
             peers_up: IntGauge::new("peers_up", "Peers that answer")?,
             active: IntGauge::new("worker_active_tasks", "Batches that wait for or hold a slot")?,
         })
     }
 
-    fn gauges(&self) -> [&dyn Collector; 6] {
-        [&self.queue, &self.applied, &self.leads, &self.mailbox, &self.peers_up, &self.active]
+    fn gauges(&self) -> [&dyn Collector; 7] {
+        [
+            &self.queue,
+            &self.applied,
+            &self.leads,
+            &self.mailbox,
+            &self.outstanding,
+            &self.peers_up,
+            &self.active,
+        ]
     }
 
     fn look(&self) {
         for gauges in [&self.queue, &self.applied, &self.leads, &self.mailbox] {
             gauges.reset();
         }
+        let mut outstanding = 0;
         for group in self.system.host.groups() {
             let id = group.id().to_string();
             self.applied.with_label_values(&[&id]).set(group.applied() as i64);
@@ -52,8 +66,10 @@ impl ClusterState {
             self.leads.with_label_values(&[&id]).set(i64::from(leads));
             if leads {
                 self.count_tasks(&group);
+                outstanding += group.view().limits.outstanding();
             }
         }
+        self.outstanding.set(outstanding as i64);
         for (group, depth) in self.system.router.depths() {
             self.mailbox.with_label_values(&[&group.to_string()]).set(depth as i64);
         }

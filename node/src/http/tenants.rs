@@ -272,6 +272,10 @@ async fn delete(
     let Segments((tenant,)) = path?;
     let command = protocol::Command::Tenant(tenant, Command::Delete);
     let written = app.propose(tenant, command, &wish, None, StatusCode::OK).await?.written()?;
+    // The tenant's own audit is gone with it.
+    if let Some(auditor) = &app.edge.auditor {
+        auditor.tell(TenantId::CLUSTER, wish.note().clone(), "ok").await;
+    }
     let body = wire::Deleted { id: tenant.to_string(), deleted: true };
     Ok(written.respond(StatusCode::OK, &body))
 }

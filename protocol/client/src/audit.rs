@@ -10,6 +10,13 @@ impl Client {
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
+    /// The cluster's own audit in the same form (operator).
+    pub async fn export_cluster_audit(&self) -> Result<String, ClientError> {
+        let call = Call::get("/admin/v1/audit/export").accept("application/x-ndjson");
+        let body = self.fetch(call).await?.body;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// The public keys that sign checkpoints, as JSON (operator).
     pub async fn trust(&self) -> Result<String, ClientError> {
         let body = self.fetch(Call::get("/admin/v1/trust")).await?.body;

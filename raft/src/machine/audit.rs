@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::audit::{Call, Command, Linked, Note, Record, told};
+use protocol::audit::{Call, Command, Linked, Note, Page, Record, Wanted, told};
 use protocol::wire::audit as wire;
 use protocol::{Applied, Digest, Outcome, Refusal, Reply, Stamp, TenantId, codec};
 use sha2::{Digest as _, Sha256};
@@ -44,6 +44,19 @@ impl Book {
         let to = usize::try_from(before.saturating_sub(1)).unwrap_or(usize::MAX).min(chain.len());
         let from = to.saturating_sub(limit);
         (from..to).rev().filter_map(|at| linked(chain, at)).collect()
+    }
+
+    /// What follows or precedes a number, and where the chain ends at log entry `applied`.
+    #[must_use]
+    pub fn page(&self, wanted: &Wanted, applied: u64) -> Page {
+        let &Wanted { tenant, beyond, limit, ascending } = wanted;
+        let limit = limit as usize;
+        let records = match ascending {
+            true => self.after(tenant, beyond, limit),
+            false => self.before(tenant, beyond, limit),
+        };
+        let (seq, head) = self.head(tenant);
+        Page { records, seq, head, applied }
     }
 
     /// The number and the hash of the last record.
@@ -107,7 +120,15 @@ fn linked(chain: &[Kept], at: usize) -> Option<Linked> {
     Some(Linked { record, prev, hash: kept.hash })
 }
 
-/// Tells of a command in the entry that carried it. A tenant that is gone has no chain.
+/// A tenant that is gone has no chain. The cluster's own is where the cluster map is.
+fn has_chain(machine: &Machine, tenant: TenantId) -> bool {
+    match tenant {
+        TenantId::CLUSTER => machine.group.is_meta(),
+        tenant => machine.tenants.get(tenant).is_some(),
+    }
+}
+
+/// Tells of a command in the entry that carried it.
 pub(super) fn note(
     machine: &mut Machine,
     now: Stamp,
@@ -115,7 +136,7 @@ pub(super) fn note(
     note: Note,
     applied: &Applied,
 ) {
-    if machine.tenants.get(tenant).is_none() {
+    if !has_chain(machine, tenant) {
         return;
     }
     let (status, code) = told(&applied.outcome, note.status);
@@ -143,7 +164,7 @@ pub(super) fn apply(
     tenant: TenantId,
     command: Command,
 ) -> Outcome {
-    if machine.tenants.get(tenant).is_none() {
+    if !has_chain(machine, tenant) {
         return Err(Refusal::NotFound);
     }
     let Command::Append(calls) = command;

@@ -109,7 +109,7 @@ fn issue(map: &mut Map, now: Time, token: Digest, expires_at: Time) -> Outcome {
         return Err(Refusal::TooMany { what: What::Tokens, got, limit: TOKENS_MAX as u64 });
     }
     map.tokens.insert(token, Token { expires_at, used_by: None });
-    Ok(Reply::Done)
+    Ok(Reply::Token(expires_at))
 }
 
 fn join(map: &mut Map, now: Time, token: Digest, registration: Registration) -> Outcome {

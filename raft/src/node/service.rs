@@ -98,8 +98,8 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
             write(&raft.handle_transfer_leader(request).await.map_err(text)?)
         }
         Kind::MetaPropose => {
-            let command: nodes::Command = read(body)?;
-            let outcome = host.propose_meta_once(&command).await;
+            let request: nodes::Request = read(body)?;
+            let outcome = host.propose_meta_once(&request).await;
             write(&outcome.map_err(|error| match error {
                 ProposeError::Unknown { .. } => MetaError::Unknown,
                 ProposeError::NotLeader { .. }
