@@ -168,8 +168,7 @@ impl App {
         secret: Option<&str>,
         status: StatusCode,
     ) -> Result<Told, Problem> {
-        let once = self.once(wish, secret)?;
-        let note = Some(Box::new(Note { status: status.as_u16(), ..wish.note.clone() }));
+        let (once, note) = (self.once(wish, secret)?, wish.told(status));
         self.ask(tenant, Ask::Propose { command: Box::new(command), once, note }).await
     }
 
@@ -181,8 +180,7 @@ impl App {
         secret: Option<&str>,
         status: StatusCode,
     ) -> Result<Written, Problem> {
-        let once = self.once(wish, secret)?;
-        let note = Some(Box::new(Note { status: status.as_u16(), ..wish.note.clone() }));
+        let (once, note) = (self.once(wish, secret)?, wish.told(status));
         let request = nodes::Request { command: protocol::Command::Node(command), once, note };
         let applied = self.system.host.propose_meta(request).await;
         let applied = applied.map_err(|error| unanswered(&error.into()))?;
@@ -254,6 +252,10 @@ impl Wish {
     /// What the audit is told.
     pub fn note(&self) -> &Note {
         &self.note
+    }
+
+    fn told(&self, success: StatusCode) -> Option<Box<Note>> {
+        Some(Box::new(Note { status: success.as_u16(), ..self.note.clone() }))
     }
 
     /// The wish of a request: method, path, query and parsed body decide whether it is the same.

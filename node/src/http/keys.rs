@@ -5,7 +5,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::keys::{ApiKey, Command, Key, KeyOverrides, NewKey, RANDOM_BYTES, Scope, Scopes};
 use protocol::peer::{Answer, Ask};
-use protocol::plans::Override;
 use protocol::usage::{Period, Report};
 use protocol::wire::{List, keys as wire, tenants as tenants_wire};
 use protocol::{KeyId, Name, Reply, Time};
@@ -20,9 +19,9 @@ use super::limits;
 use super::openapi::ProblemResponse;
 use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments};
 use super::tenants;
+use super::tenants::shape::one_override;
 
 const LIST: &str = "/v1/keys";
-const LIMIT_MAX: u64 = 1_000_000_000_000;
 /// An old key works beside its successor for a day at most.
 const OVERLAP_S_MAX: u64 = 86_400;
 /// Limits that an override of one key cannot set.
@@ -83,14 +82,7 @@ fn future(text: &str) -> Result<Time, &'static str> {
 }
 
 fn key_overrides(object: &mut Object<'_, '_>) -> Option<KeyOverrides> {
-    let mut limit = |name: &str| {
-        let read = object.nullable(name, |limit| limit.integer(0..=LIMIT_MAX));
-        match read {
-            None => Override::Plan,
-            Some(None) => Override::Unlimited,
-            Some(Some(limit)) => Override::Limit(limit),
-        }
-    };
+    let mut limit = |name: &str| one_override(object, name);
     let overrides = KeyOverrides {
         rate: limit("key_rate"),
         burst: limit("key_burst"),

@@ -52,15 +52,17 @@ fn zone(item: Item<'_, '_>) -> Option<Name> {
     })
 }
 
+/// A limit that replaces the plan's: `null` lifts it.
+pub fn one_override(object: &mut Object<'_, '_>, name: &str) -> Override {
+    match object.nullable(name, |limit| limit.integer(0..=LIMIT_MAX)) {
+        None => Override::Plan,
+        Some(None) => Override::Unlimited,
+        Some(Some(limit)) => Override::Limit(limit),
+    }
+}
+
 fn overrides(object: &mut Object<'_, '_>) -> Option<Overrides> {
-    let mut limit = |name: &str| {
-        let read = object.nullable(name, |limit| limit.integer(0..=LIMIT_MAX));
-        match read {
-            None => Override::Plan,
-            Some(None) => Override::Unlimited,
-            Some(Some(limit)) => Override::Limit(limit),
-        }
-    };
+    let mut limit = |name: &str| one_override(object, name);
     let overrides = Overrides {
         rate: limit("rate"),
         burst: limit("burst"),
