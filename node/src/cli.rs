@@ -97,7 +97,7 @@ enum Command {
     Plan(plan::Command),
     /// Show the limits of a key, and explain them
     Limits(limits::Args),
-    /// Export and verify the audit of a tenant
+    /// Export and verify the audit of a tenant or of the cluster
     #[command(subcommand)]
     Audit(audit::Command),
     /// Look at the cluster (operator)

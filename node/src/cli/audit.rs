@@ -1,4 +1,4 @@
-//! `skep audit`: export the chain of a tenant, and verify an export without any cluster.
+//! `skep audit`: export the chain of a tenant or of the cluster, and verify an export without any.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,7 +20,11 @@ const NOTHING: Digest = Digest([0; 32]);
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Write the whole audit of the key's tenant to stdout as NDJSON
-    Export,
+    Export {
+        /// The cluster's own instead: what operators did to it, and keys that nobody has (operator)
+        #[arg(long, env = "SKEP_CLUSTER")]
+        cluster: bool,
+    },
     /// Check an export offline: exit 0, or 1 with what is wrong
     Verify {
         /// What `skep audit export` or `GET /v1/audit/export` gave
@@ -33,8 +37,12 @@ pub(super) enum Command {
 
 pub(super) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
-        Command::Export => {
-            let text = context.client()?.export_audit().await?;
+        Command::Export { cluster } => {
+            let client = context.client()?;
+            let text = match cluster {
+                true => client.export_cluster_audit().await?,
+                false => client.export_audit().await?,
+            };
             Ok(context.output.line(text.trim_end())?)
         }
         Command::Verify { file, trust } => {

@@ -68,8 +68,9 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), Failu
                 return Err(Failure::new(Exit::Usage, "nothing is said of the plan")
                     .with_hint("set fields with flags, or give the whole plan with --file"));
             }
-            let terms = Value::Object(base.terms);
-            print(&client.put_plan(&name, &terms, base.if_version).await?.body, context.output)
+            let (terms, once) = (Value::Object(base.terms), client::fresh_key());
+            let plan = client.put_plan(&name, &terms, base.if_version, &once).await?.body;
+            print(&plan, context.output)
         }
     }
 }

@@ -58,17 +58,18 @@ impl Client {
 
     /// Makes a plan or replaces it whole: a limit that `terms` does not name is lifted. With a
     /// version only if that is the one in force; 0 is that of a plan that is not there.
+    /// `idempotency_key` makes it safe to repeat.
     pub async fn put_plan(
         &self,
         name: &str,
         terms: &Value,
         if_version: Option<u64>,
+        idempotency_key: &str,
     ) -> Result<Answer<Plan>, ClientError> {
-        let call = Call::put(PLANS).segment(name).json(terms)?;
+        let call = Call::put(PLANS).segment(name).json(terms)?.idempotency_key(idempotency_key);
         self.json(match if_version {
-            // Done twice, the second would be refused although it was done.
             Some(version) => call.if_match(format!("\"{version}\"")),
-            None => call.harmless(),
+            None => call,
         })
         .await
     }
