@@ -1,7 +1,7 @@
 //! The node's side of the audit: refusals and reads on their way to the chains of their tenants, and
 //! signatures under the heads of chains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ const TENANTS_MAX: usize = 10_000;
 const STRANGERS_EVERY: u32 = 20;
 /// Addresses of strangers that get a record of their own between two such flushes.
 const STRANGERS_MAX: usize = 8;
+/// Tenants whose calls are on their way at a time. One whose owner does not answer keeps no other
+/// from being written.
+const FLYING_MAX: usize = 512;
 /// Flushes of one tenant that may fail before its calls are given up.
 const FAILURES_MAX: u32 = 40;
 /// How long a replica may take to reach the entry that it is to sign.
@@ -47,6 +50,8 @@ struct Inner {
     router: Router,
     reads_per_mille: u32,
     pending: Mutex<BTreeMap<TenantId, Pending>>,
+    /// Who has calls on their way, so that a tenant's are written in order.
+    flying: Mutex<BTreeSet<TenantId>>,
     strangers: Mutex<Vec<Call>>,
 }
 
@@ -66,8 +71,9 @@ impl Auditor {
     /// Starts an auditor that writes `reads_per_mille` of a thousand reads.
     #[must_use]
     pub fn start(host: Arc<Host>, router: Router, reads_per_mille: u32) -> Self {
-        let (pending, strangers) = (Mutex::default(), Mutex::default());
-        let inner = Inner { host, router, reads_per_mille, pending, strangers };
+        let (pending, flying) = (Mutex::default(), Mutex::default());
+        let strangers = Mutex::default();
+        let inner = Inner { host, router, reads_per_mille, pending, flying, strangers };
         let auditor = Self { inner: Arc::new(inner) };
         tokio::spawn(auditor.clone().run());
         auditor
@@ -133,11 +139,29 @@ impl Auditor {
             if number.is_multiple_of(STRANGERS_EVERY) {
                 self.admit_strangers();
             }
-            let waiting = std::mem::take(&mut *self.pending());
-            for (tenant, pending) in waiting {
-                self.flush(tenant, pending).await;
+            for (tenant, pending) in self.due() {
+                let auditor = self.clone();
+                tokio::spawn(async move {
+                    auditor.flush(tenant, pending).await;
+                    auditor.flying().remove(&tenant);
+                });
             }
         }
+    }
+
+    /// What is to be written now.
+    fn due(&self) -> Vec<(TenantId, Pending)> {
+        let mut pending = self.pending();
+        let mut flying = self.flying();
+        let room = FLYING_MAX.saturating_sub(flying.len());
+        let due: Vec<_> =
+            pending.keys().filter(|tenant| !flying.contains(tenant)).take(room).copied().collect();
+        flying.extend(&due);
+        due.into_iter().filter_map(|tenant| pending.remove_entry(&tenant)).collect()
+    }
+
+    fn flying(&self) -> std::sync::MutexGuard<'_, BTreeSet<TenantId>> {
+        self.inner.flying.lock().unwrap_or_else(|_| std::process::abort())
     }
 
     /// Writes the calls of a tenant. What may have been written already is written again when nobody
