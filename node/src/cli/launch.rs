@@ -54,6 +54,7 @@ pub struct Cluster {
     spec: Spec,
     state: State,
     processes: Vec<Option<Process>>,
+    variables: Vec<Vec<(String, String)>>,
     /// Held so that two launchers never share a directory.
     _lock: File,
 }
@@ -71,7 +72,8 @@ impl Cluster {
             state.nodes.push(NodeState { id: None, ports: *ports, command: Vec::new() });
         }
         let processes = state.nodes.iter().map(|_| None).collect();
-        Ok(Cluster { spec, state, processes, _lock: lock })
+        let variables = vec![Vec::new(); state.nodes.len()];
+        Ok(Cluster { spec, state, processes, variables, _lock: lock })
     }
 
     /// The number of nodes, dead ones included.
@@ -158,6 +160,12 @@ impl Cluster {
         (0..self.len()).map(|i| self.url(i)).collect()
     }
 
+    /// Variables that node `i` has from its next start on, besides those of this process. Nothing of
+    /// them is on record.
+    pub fn set_variables(&mut self, i: usize, variables: Vec<(String, String)>) {
+        self.variables[i] = variables;
+    }
+
     /// Starts node `i` again with the command that is on record for it.
     pub fn start(&mut self, i: usize) -> Result<(), LaunchError> {
         let command = self.state.nodes[i].command.clone();
@@ -213,7 +221,8 @@ impl Cluster {
         let (home, data) = (self.spec.home(i), self.spec.data(i));
         state::create_directory(&home)?;
         let stderr = home.join("stderr.log");
-        let process = Process::spawn(command, &data, &stderr, self.spec.own_groups)?;
+        let (variables, own_group) = (&self.variables[i], self.spec.own_groups);
+        let process = Process::spawn(command, variables, &data, &stderr, own_group)?;
         self.processes[i] = Some(process);
         Ok(())
     }

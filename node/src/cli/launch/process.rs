@@ -31,6 +31,7 @@ impl Process {
     /// Starts `command` with its output going to the file `stderr`.
     pub(super) fn spawn(
         command: &[String],
+        variables: &[(String, String)],
         data: &Path,
         stderr: &Path,
         own_group: bool,
@@ -45,6 +46,7 @@ impl Process {
         for name in settings::of_the_command_line() {
             child.env_remove(name);
         }
+        child.envs(variables.iter().map(|(name, value)| (name, value)));
         if own_group {
             // A ^C at the terminal must reach the launcher only, which stops its nodes in order.
             child.process_group(0);
