@@ -9,6 +9,7 @@ use client::{Call, Client, ClientError, List};
 use node::cli::launch::{Probe, until};
 use serde_json::Value;
 
+use crate::history::Tally;
 use crate::workloads::{Writer, Writers};
 
 const PAGE: u32 = 1_000;
@@ -58,6 +59,26 @@ async fn ledger(writer: &mut Writer) -> Result<Found> {
     Ok(Found { keys, revoked, jobs: writer.ledger.jobs.len(), documents })
 }
 
+/// Usage is what the clients of the tenant were told, and at most what they do not know besides.
+pub(crate) async fn usage(client: &Client, tally: &Tally) -> Result<String> {
+    let Tally { acked, unknown, .. } = tally;
+    let used = client.usage().await?.body;
+    let sums = [
+        ("calls", used.total_calls, acked.calls, unknown.calls),
+        ("documents", used.documents_scanned, acked.documents, unknown.documents),
+    ];
+    for (what, used, acked, unknown) in sums {
+        ensure!(
+            (acked..=acked + unknown).contains(&used),
+            "{used} {what} are billed, {acked} are acknowledged and {unknown} unknown"
+        );
+    }
+    Ok(format!(
+        "{} calls are billed, {} acknowledged and {} unknown",
+        used.total_calls, acked.calls, unknown.calls
+    ))
+}
+
 /// Acknowledged keys are there, revoked ones are not, and none is there that nobody made.
 async fn keys(writer: &mut Writer) -> Result<()> {
     let rows = pages(&writer.reader(), "/v1/keys").await?;
@@ -79,12 +100,19 @@ async fn keys(writer: &mut Writer) -> Result<()> {
 
 /// Acknowledged jobs are there once, and end with a result for each document.
 async fn jobs(writer: &mut Writer) -> Result<()> {
-    let reader = writer.reader();
+    let found = whole_jobs(&writer.reader()).await?;
+    let wanted: BTreeSet<_> = writer.ledger.jobs.keys().cloned().collect();
+    ensure!(found == wanted, "jobs {found:?} instead of {wanted:?}");
+    Ok(())
+}
+
+/// The jobs of a tenant, once all have ended with a result for each document.
+pub(crate) async fn whole_jobs(client: &Client) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     until("the end of the small jobs", JOBS_WITHIN, async || {
         let mut waiting = Vec::new();
         found.clear();
-        for row in pages(&reader, "/v1/jobs").await? {
+        for row in pages(client, "/v1/jobs").await? {
             let job: Job = serde_json::from_value(row)
                 .map_err(|source| ClientError::Decode { what: "a job".to_owned(), source })?;
             let whole = job.status == "completed" && job.counts.done == job.counts.total;
@@ -96,12 +124,11 @@ async fn jobs(writer: &mut Writer) -> Result<()> {
         Ok(if waiting.is_empty() { Probe::Done(()) } else { Probe::NotYet(waiting.join(", ")) })
     })
     .await?;
-    let wanted: BTreeSet<_> = writer.ledger.jobs.keys().cloned().collect();
-    ensure!(found == wanted, "jobs {found:?} instead of {wanted:?}");
-    Ok(())
+    Ok(found)
 }
 
-async fn pages(client: &Client, path: &str) -> Result<Vec<Value>, ClientError> {
+/// All rows of a list.
+pub(crate) async fn pages(client: &Client, path: &str) -> Result<Vec<Value>, ClientError> {
     let mut rows = Vec::new();
     let mut cursor: Option<String> = None;
     loop {

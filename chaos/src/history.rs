@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use client::{ClientError, Meta, Outcome};
+
 /// What one tenant was told that it has.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
@@ -29,6 +31,63 @@ pub(crate) struct Counts {
     pub(crate) unknown: u64,
     /// Of the acknowledged ones, answered as replays: the unknown attempt had been applied.
     pub(crate) replayed: u64,
+}
+
+/// What clients of a tenant were told that they used, and what they may have used besides.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    pub(crate) acked: Used,
+    /// Perhaps applied, and never settled.
+    pub(crate) unknown: Used,
+    /// Ids of the acknowledged requests.
+    pub(crate) requests: Vec<String>,
+}
+
+/// Calls, and the documents in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) calls: u64,
+    pub(crate) documents: u64,
+}
+
+impl Used {
+    pub(crate) fn add(&mut self, other: Used) {
+        self.calls += other.calls;
+        self.documents += other.documents;
+    }
+}
+
+impl Tally {
+    /// A request with so many documents was acknowledged.
+    pub(crate) fn ack(&mut self, documents: u64, meta: &Meta) {
+        self.acked.add(Used { calls: 1, documents });
+        self.requests.extend(meta.request_id.clone());
+    }
+
+    /// A request with so many documents was not: as the answer says, it was not applied, or it may
+    /// have been.
+    pub(crate) fn fail(&mut self, documents: u64, failure: &ClientError) {
+        if may_stand(failure) {
+            self.unknown.add(Used { calls: 1, documents });
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Tally) {
+        self.acked.add(other.acked);
+        self.unknown.add(other.unknown);
+        self.requests.extend(other.requests);
+    }
+}
+
+/// Whether what failed so may have been applied.
+pub(crate) fn may_stand(failure: &ClientError) -> bool {
+    match failure {
+        ClientError::Problem(problem) => problem.outcome == Outcome::Unknown,
+        ClientError::Transport { sent, .. } => *sent,
+        ClientError::Setup(_) => false,
+        // It was answered, and not understood.
+        ClientError::Decode { .. } | ClientError::TooLarge { .. } => true,
+    }
 }
 
 /// What all writers of a round see together.

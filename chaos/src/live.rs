@@ -1,13 +1,15 @@
 //! A cluster of real processes for one scenario. Invariant: it ends only what it started, and it keeps
 //! the directory with the logs when the scenario failed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use node::cli::launch::{Cluster, Spec, free_ports};
+use node::cli::launch::{Cluster, Ports, Spec, free_ports};
 
 use crate::report::Report;
+use crate::walls::Walls;
+use crate::wires::{Peer, Wires};
 
 /// How long a node may take until it serves after a start.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -21,26 +23,62 @@ const GROUPS: usize = 17;
 pub(crate) struct Live {
     pub(crate) cluster: Cluster,
     directory: PathBuf,
+    wires: Option<Wires>,
+    walls: Option<Walls>,
 }
 
 impl Live {
     /// Starts `n` nodes and waits until all serve and every group has its voters.
     pub(crate) async fn start(n: usize, settings: &[String]) -> Result<Live> {
-        let name = format!("skep-chaos-{}", client::fresh_key());
-        let directory = std::env::temp_dir().join(name);
-        let cluster = Cluster::open(Spec {
-            binary: binary()?,
-            directory: directory.clone(),
-            ports: free_ports(n)?,
-            settings: settings.to_vec(),
-            arguments: Vec::new(),
-            own_groups: false,
-            outlive: false,
-        })?;
-        let mut live = Live { cluster, directory };
-        live.cluster.form().await?;
-        live.cluster.ensure_tenant("chaos").await?;
+        let directory = fresh_directory();
+        let cluster = Cluster::open(spec(&directory, free_ports(n)?, settings, Vec::new())?)?;
+        let mut live = Live { cluster, directory, wires: None, walls: None };
+        live.form().await?;
         Ok(live)
+    }
+
+    /// The same with wires between the nodes that can be cut.
+    pub(crate) async fn start_wired(n: usize) -> Result<Live> {
+        // A wire leads to the id of a node, and the nodes have ids only once they have joined.
+        let Live { cluster, directory, .. } = Live::start(n, &[]).await?;
+        cluster.stop_all().await?;
+        let ports: Vec<Ports> = cluster.state().nodes.iter().map(|node| node.ports).collect();
+        let peer = |(i, ports): (usize, &Ports)| Peer { id: cluster.name(i), port: ports.peer };
+        let peers: Vec<Peer> = ports.iter().enumerate().map(peer).collect();
+        drop(cluster);
+        let wires = Wires::lay(&peers).await?;
+        let arguments = (0..n).map(|i| wires.arguments(i)).collect();
+        let cluster = Cluster::open(spec(&directory, ports, &[], arguments)?)?;
+        let mut live = Live { cluster, directory, wires: Some(wires), walls: None };
+        live.form().await?;
+        Ok(live)
+    }
+
+    /// The same with a wall clock for each node that can be set.
+    pub(crate) async fn start_walled(n: usize, library: PathBuf) -> Result<Live> {
+        let directory = fresh_directory();
+        let mut cluster = Cluster::open(spec(&directory, free_ports(n)?, &[], Vec::new())?)?;
+        let walls = Walls::hang(library, &directory, n)?;
+        (0..n).for_each(|i| cluster.set_variables(i, walls.variables(i)));
+        let mut live = Live { cluster, directory, wires: None, walls: Some(walls) };
+        live.form().await?;
+        Ok(live)
+    }
+
+    async fn form(&mut self) -> Result<()> {
+        self.cluster.form().await?;
+        self.cluster.ensure_tenant("chaos").await?;
+        Ok(())
+    }
+
+    /// The wires of a cluster that was started with them.
+    pub(crate) fn wires(&self) -> Result<&Wires> {
+        self.wires.as_ref().context("the cluster has no wires")
+    }
+
+    /// The clocks of a cluster that was started with them.
+    pub(crate) fn walls(&self) -> Result<&Walls> {
+        self.walls.as_ref().context("the cluster has no walls")
     }
 
     /// Where the cluster lives.
@@ -76,7 +114,7 @@ impl Live {
     /// Ends the nodes; removes the directory if all held.
     pub(crate) async fn end(self, done: Result<()>, keep: bool, report: Report) -> Result<()> {
         self.cluster.kill_all().await?;
-        let Live { cluster, directory } = self;
+        let Live { cluster, directory, .. } = self;
         drop(cluster);
         if done.is_ok() && !keep {
             std::fs::remove_dir_all(&directory)?;
@@ -87,8 +125,29 @@ impl Live {
     }
 }
 
+fn fresh_directory() -> PathBuf {
+    std::env::temp_dir().join(format!("skep-chaos-{}", client::fresh_key()))
+}
+
+fn spec(
+    directory: &Path,
+    ports: Vec<Ports>,
+    settings: &[String],
+    arguments: Vec<Vec<String>>,
+) -> Result<Spec> {
+    Ok(Spec {
+        binary: binary()?,
+        directory: directory.to_owned(),
+        ports,
+        settings: settings.to_vec(),
+        arguments,
+        own_groups: false,
+        outlive: false,
+    })
+}
+
 /// The `skep` binary: `SKEP_BIN`, or the one beside this program.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("SKEP_BIN") {
         return std::path::absolute(&path).context("SKEP_BIN");
     }

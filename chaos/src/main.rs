@@ -1,12 +1,15 @@
 //! Faults against real clusters: nodes are killed while writers write, and what was acknowledged is
 //! looked for afterwards. A claim that does not hold ends the run with its logs kept.
 
+mod audit;
 mod checks;
 mod history;
 mod live;
 mod report;
 mod scenarios;
 mod trace;
+mod walls;
+mod wires;
 mod workloads;
 
 use std::process::ExitCode;
@@ -15,11 +18,21 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use report::Report;
-use scenarios::{Run, crash_all, crash_one, fsync_order, job_owner, month, rate, revoke};
+use scenarios::{
+    Run, concurrency, crash_all, crash_one, fsync_order, job_owner, month, once, rate, revoke,
+};
 
 /// The figures of the continuous build, which has minutes.
-const SHORT: Rounds =
-    Rounds { crash_one: 6, crash_all: 2, job_owner: 1, rate_s: 8, month_units: 1_000, revoke: 40 };
+const SHORT: Rounds = Rounds {
+    crash_one: 6,
+    crash_all: 2,
+    job_owner: 1,
+    rate_s: 8,
+    month_units: 1_000,
+    revoke: 40,
+    once: 10,
+    concurrency_s: 6,
+};
 /// The figures that a release is held to.
 const FULL: Rounds = Rounds {
     crash_one: 100,
@@ -28,6 +41,8 @@ const FULL: Rounds = Rounds {
     rate_s: 60,
     month_units: 10_000,
     revoke: 2_000,
+    once: 500,
+    concurrency_s: 60,
 };
 
 /// Kill nodes, then look for what was acknowledged
@@ -84,6 +99,16 @@ enum Command {
         #[arg(long, default_value_t = FULL.revoke)]
         rounds: u32,
     },
+    /// Requests are repeated with their key after the kill of the owner: each has one effect
+    Once {
+        #[arg(long, default_value_t = FULL.once)]
+        rounds: u32,
+    },
+    /// Scans by many clients under kills: never more at the same time than the tenant may
+    Concurrency {
+        #[arg(long, default_value_t = FULL.concurrency_s)]
+        secs: u64,
+    },
     /// Every acknowledgement follows a completed sync of its records, seen by strace
     FsyncOrder,
     /// All of them, briefly
@@ -99,6 +124,8 @@ struct Rounds {
     rate_s: u64,
     month_units: u64,
     revoke: u32,
+    once: u32,
+    concurrency_s: u64,
 }
 
 #[tokio::main]
@@ -125,6 +152,8 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::Rate { fault, secs } => rate::run(run, fault, secs).await,
         Command::Month { units } => month::run(run, units).await,
         Command::Revoke { fault, rounds } => revoke::run(run, fault, rounds).await,
+        Command::Once { rounds } => once::run(run, rounds).await,
+        Command::Concurrency { secs } => concurrency::run(run, secs).await,
         Command::FsyncOrder => fsync_order::run(run).await,
         Command::Short => all(run, SHORT).await,
         Command::Full => all(run, FULL).await,
@@ -138,5 +167,7 @@ async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     rate::run(run, None, rounds.rate_s).await?;
     month::run(run, rounds.month_units).await?;
     revoke::run(run, None, rounds.revoke).await?;
+    once::run(run, rounds.once).await?;
+    concurrency::run(run, rounds.concurrency_s).await?;
     fsync_order::run(run).await
 }

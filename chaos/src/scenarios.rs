@@ -1,10 +1,12 @@
 //! The faults, one file each.
 
+pub(crate) mod concurrency;
 pub(crate) mod crash_all;
 pub(crate) mod crash_one;
 pub(crate) mod fsync_order;
 pub(crate) mod job_owner;
 pub(crate) mod month;
+pub(crate) mod once;
 pub(crate) mod rate;
 pub(crate) mod revoke;
 
@@ -14,9 +16,11 @@ use anyhow::{Context as _, Result, ensure};
 use client::tenants::{NewTenant, unlimited};
 use client::{Client, Credential};
 
+use crate::history::Tally;
 use crate::live::Live;
 use crate::report::Report;
 use crate::workloads::Working;
+use crate::{audit, checks};
 
 /// What all scenarios of a run share.
 #[derive(Debug, Clone, Copy)]
@@ -69,11 +73,22 @@ impl Guest {
         Ok(Guest { id: made.id, key })
     }
 
+    /// A patient client of all nodes with the tenant's key.
+    pub(crate) fn client(&self, live: &Live) -> Result<Client> {
+        Ok(Client::new(live.cluster.urls(), Credential::key(&self.key))?)
+    }
+
     /// The node that owns the tenant's shard, as a node that lives says.
     pub(crate) async fn owner(&self, live: &Live) -> Result<usize> {
-        let usage = live.cluster.urls();
-        let client = Client::new(usage, Credential::key(&self.key))?;
-        let name = client.usage().await?.meta.owner.context("an answer without Skep-Owner")?;
+        let usage = self.client(live)?.usage().await?;
+        let name = usage.meta.owner.context("an answer without Skep-Owner")?;
         live.cluster.index_of(&name).context("an owner that is no node")
+    }
+
+    /// When all is over: usage is what the clients were told, and the audit says so and nothing else.
+    pub(crate) async fn settle(&self, live: &Live, tally: &Tally, seed: u64) -> Result<String> {
+        let usage = checks::usage(&self.client(live)?, tally).await?;
+        let audit = audit::verified(live, self, &tally.requests, seed).await?;
+        Ok(format!("{usage}; {audit}"))
     }
 }

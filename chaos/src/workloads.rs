@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Writer, is_unknown};
 
 use crate::history::Board;
 

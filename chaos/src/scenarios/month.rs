@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Guest, Run};
+use crate::history::Tally;
 use crate::live::{Live, READY_WITHIN};
 
 const NODES: usize = 3;
@@ -36,6 +37,8 @@ struct Spent {
     acked: u64,
     unknown: u64,
     refused: u64,
+    /// Ids of the acknowledged requests.
+    requests: Vec<String>,
 }
 
 pub(crate) async fn run(run: &Run, units: u64) -> Result<()> {
@@ -68,13 +71,15 @@ async fn play(run: &Run, live: &mut Live, units: u64) -> Result<()> {
     }
     let mut all = Spent::default();
     for spent in try_join_all(spenders).await? {
-        let Spent { acked, unknown, refused } = spent?;
+        let Spent { acked, unknown, refused, requests } = spent?;
         all.acked += acked;
         all.unknown += unknown;
         all.refused += refused;
+        all.requests.extend(requests);
     }
-    let client = Client::new(live.cluster.urls(), Credential::key(&guest.key))?;
-    let left = client.usage().await?.quota_remaining.context("a month without a limit")?;
+    live.restart_all().await?;
+    let usage = guest.client(live)?.usage().await?;
+    let left = usage.quota_remaining.context("a month without a limit")?;
     let used = units - left;
     ensure!(used <= units, "{used} of {units} were spent");
     ensure!(
@@ -93,6 +98,9 @@ async fn play(run: &Run, live: &mut Live, units: u64) -> Result<()> {
         all.unknown,
         all.refused,
     ));
+    // A check counts as no call, whatever it spends.
+    let tally = Tally { requests: all.requests, ..Tally::default() };
+    run.report.summary(&format!("month: {}", guest.settle(live, &tally, run.seed).await?));
     Ok(())
 }
 
@@ -106,7 +114,10 @@ async fn spend(client: Client, mut dice: StdRng, over: Arc<AtomicBool>) -> Resul
         let units = dice.random_range(1..=UNITS_MAX);
         let check = Check { units, policy: Some("per_month") };
         match client.check_limits(check, Some(&client::fresh_key())).await {
-            Ok(_) => spent.acked += units,
+            Ok(checked) => {
+                spent.acked += units;
+                spent.requests.extend(checked.meta.request_id);
+            }
             Err(ClientError::Problem(problem)) if problem.status == 429 => {
                 ensure!(problem.code == "quota_exceeded", "{}", problem.code);
                 spent.refused += 1;
@@ -114,8 +125,10 @@ async fn spend(client: Client, mut dice: StdRng, over: Arc<AtomicBool>) -> Resul
                     over.store(true, Ordering::Relaxed);
                 }
             }
-            Err(ClientError::Problem(problem)) if problem.status >= 500 => spent.unknown += units,
-            Err(ClientError::Transport { .. }) => spent.unknown += units,
+            Err(failure) if failure.status().is_none_or(|status| status >= 500) => {
+                // Also when the last attempt surely was not applied: an earlier one may have been.
+                spent.unknown += units;
+            }
             Err(error) => return Err(error).context("an answer that no fault explains"),
         }
     }

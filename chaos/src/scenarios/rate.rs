@@ -1,14 +1,18 @@
-//! One key is hammered on all nodes while owners die, sleep, or have their limits changed: whatever
-//! happens, no interval sees more than `burst + rate * time`.
+//! One key is hammered on all nodes while owners die, sleep, are cut off, have their clocks set or their
+//! limits changed: whatever happens, no interval sees more than `burst + rate * time`.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use client::{Call, Retry};
+use anyhow::{Context, Result, bail, ensure};
+use client::keys::NewKey;
+use client::limits::Check;
+use client::{Call, Client, Credential, Retry};
 use serde_json::json;
 
 use super::{Guest, Run};
 use crate::live::{Live, READY_WITHIN};
+use crate::walls;
+use crate::wires::Cut;
 use crate::workloads::hammer::{Hammer, Taken};
 
 const NODES: usize = 3;
@@ -27,6 +31,16 @@ const KILL_EVERY: Duration = Duration::from_secs(3);
 const FREEZE_FOR: Duration = Duration::from_secs(10);
 const SWITCH_EVERY: Duration = Duration::from_millis(700);
 
+const ONE: Check<'static> = Check { units: 1, policy: None };
+const CUT_FOR: Duration = Duration::from_secs(8);
+/// What a node was granted it may use for two seconds.
+const LEASE_OVER_AFTER: Duration = Duration::from_secs(3);
+const ALONE_TIMEOUT: Duration = Duration::from_secs(2);
+const HOUR_S: i64 = 3_600;
+const SET_FOR: Duration = Duration::from_secs(2);
+/// A clock may be off so much on a machine that runs all nodes and their clients.
+const CLOCK_S: i64 = 5;
+
 /// What happens meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Fault {
@@ -38,16 +52,41 @@ pub(crate) enum Fault {
     Stop,
     /// Two plans are switched
     Plans,
+    /// The owner, or another node, is cut off from its peers for 8 s; clients still reach it
+    Cut,
+    /// The owner's wall clock is set an hour ahead and back, again and again
+    Clock,
 }
 
 impl Fault {
-    const ALL: [Self; 4] = [Self::None, Self::Kill, Self::Stop, Self::Plans];
+    /// Those that any cluster can have.
+    const PLAIN: [Self; 4] = [Self::None, Self::Kill, Self::Stop, Self::Plans];
 }
 
 pub(crate) async fn run(run: &Run, fault: Option<Fault>, secs: u64) -> Result<()> {
-    let mut live = Live::start(NODES, &[]).await?;
-    let faults = fault.map_or_else(|| Fault::ALL.to_vec(), |fault| vec![fault]);
-    let done = Box::pin(play(run, &mut live, &faults, Duration::from_secs(secs))).await;
+    let time = Duration::from_secs(secs);
+    let wanted = |other: Fault| fault.is_none_or(|fault| fault == other);
+    let plain: Vec<_> = Fault::PLAIN.into_iter().filter(|&fault| wanted(fault)).collect();
+    if !plain.is_empty() {
+        act(run, Live::start(NODES, &[]).await?, &plain, time).await?;
+    }
+    if wanted(Fault::Cut) {
+        act(run, Live::start_wired(NODES).await?, &[Fault::Cut], time).await?;
+    }
+    if wanted(Fault::Clock) {
+        match walls::library() {
+            Ok(library) => {
+                let live = Live::start_walled(NODES, library).await?;
+                act(run, live, &[Fault::Clock], time).await?;
+            }
+            Err(error) => run.report.summary(&format!("SKIPPED rate, Clock: {error}")),
+        }
+    }
+    Ok(())
+}
+
+async fn act(run: &Run, mut live: Live, faults: &[Fault], time: Duration) -> Result<()> {
+    let done = Box::pin(play(run, &mut live, faults, time)).await;
     live.end(done, run.keep, run.report).await
 }
 
@@ -62,6 +101,9 @@ async fn play(run: &Run, live: &mut Live, faults: &[Fault], time: Duration) -> R
         let faults = faults.with_context(|| format!("{fault:?}"))?;
         live.restart_all().await?;
         tell(run, fault, faults, &taken)?;
+        let books = guest.settle(live, &taken.billed, run.seed).await;
+        let books = books.with_context(|| format!("{fault:?}"))?;
+        run.report.summary(&format!("rate, {fault:?}: {books}"));
     }
     live.ensure_equal().await
 }
@@ -114,6 +156,19 @@ async fn trouble(live: &mut Live, guest: &Guest, fault: Fault, time: Duration) -
                 switch(live, guest, most).await?;
                 times += 1;
             }
+            Fault::Cut => {
+                rest(KILL_EVERY.min(time / 4)).await;
+                cut(live, guest, times, CUT_FOR.min(time * 3 / 4)).await?;
+                times += 1;
+            }
+            Fault::Clock => {
+                let owner = guest.owner(live).await?;
+                let offset_s = if times % 2 == 0 { HOUR_S } else { -HOUR_S };
+                live.walls()?.set(&live.cluster, owner, offset_s).await?;
+                rest(SET_FOR).await;
+                ensure_dated(live, guest).await?;
+                times += 1;
+            }
         }
     }
     Ok(times)
@@ -126,6 +181,36 @@ async fn switch(live: &Live, guest: &Guest, most: u64) -> Result<()> {
     let call = call.idempotency_key(client::fresh_key());
     let _: client::Answer<serde_json::Value> =
         live.cluster.admin()?.with_retry(Retry::PATIENT).json(call).await?;
+    Ok(())
+}
+
+/// The owner and another node take turns, and so do cuts that both sides notice and silent ones.
+async fn cut(live: &Live, guest: &Guest, times: u32, time: Duration) -> Result<()> {
+    let owner = guest.owner(live).await?;
+    let victim = (owner + (times % 2) as usize) % NODES;
+    let kind = [Cut::Silent, Cut::Broken][(times / 2 % 2) as usize];
+    let wires = live.wires()?;
+    let began = Instant::now();
+    wires.cut(victim, kind);
+    rest(LEASE_OVER_AFTER).await;
+    let alone = Client::new(vec![live.cluster.url(victim)], Credential::key(&guest.key))?;
+    let alone = alone.with_retry(Retry::NEVER).with_timeout(ALONE_TIMEOUT);
+    if let Ok(admitted) = alone.check_limits(ONE, None).await {
+        bail!("node {victim}, {kind:?} cut from owner {owner} and others, admits {admitted:?}");
+    }
+    rest(time.saturating_sub(began.elapsed())).await;
+    wires.heal(victim)?;
+    Ok(())
+}
+
+/// What the owner dates now has today's date.
+async fn ensure_dated(live: &Live, guest: &Guest) -> Result<()> {
+    let earliest = walls::told(-CLOCK_S);
+    let wanted = NewKey { name: "dated".to_owned(), ..NewKey::default() };
+    let made = guest.client(live)?.create_key(&wanted, &client::fresh_key()).await?.body;
+    let dated = made.created_at.context("a new key came without its date")?;
+    let latest = walls::told(CLOCK_S);
+    ensure!(earliest <= dated && dated <= latest, "dated {dated} between {earliest} and {latest}");
     Ok(())
 }
 

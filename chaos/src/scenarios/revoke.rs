@@ -1,17 +1,19 @@
 //! What was acknowledged as revoked or suspended is refused everywhere at once, also by a node that
-//! slept through it.
+//! slept through it or was cut off from those who know.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use client::keys::NewKey;
 use client::{Call, Client, ClientError, Credential, Retry};
+use futures::future::try_join_all;
 use node::cli::launch::{Probe, until};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Guest, Run};
 use crate::live::Live;
+use crate::wires::Cut;
 
 const NODES: usize = 3;
 /// What a node may know without asking ends after this.
@@ -20,6 +22,15 @@ const LEASE: Duration = Duration::from_secs(2);
 const SCHEDULING: Duration = Duration::from_millis(600);
 /// Rounds with a node that sleeps take a lease each.
 const FROZEN_ROUNDS_MAX: u32 = 25;
+/// Rounds with a node that is cut off take an election each.
+const CUT_ROUNDS_MAX: u32 = 25;
+const CUT_ROUNDS_ONE_OF: u32 = 20;
+/// How often a node that is cut off is asked from the acknowledgement on.
+const CUT_LOOKS: u32 = 40;
+const CUT_LOOK_EVERY: Duration = Duration::from_millis(25);
+const CUT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Until the shard of an owner that is cut off has another.
+const ELECTION: Duration = Duration::from_secs(6);
 const HEALTHY_P99: Duration = Duration::from_millis(50);
 /// A node that slept through an election may need one.
 const REFUSED_WITHIN: Duration = Duration::from_secs(10);
@@ -32,12 +43,24 @@ pub(crate) enum Fault {
     None,
     /// SIGSTOP of a node that knows the key, until after the acknowledgement
     Stop,
+    /// A node that knows the key is cut off from its peers until after the acknowledgement
+    Cut,
 }
 
 pub(crate) async fn run(run: &Run, fault: Option<Fault>, rounds: u32) -> Result<()> {
-    let live = Live::start(NODES, &[]).await?;
-    let done = Box::pin(play(run, &live, fault, rounds)).await;
-    live.end(done, run.keep, run.report).await
+    if fault != Some(Fault::Cut) {
+        let live = Live::start(NODES, &[]).await?;
+        let done = Box::pin(play(run, &live, fault, rounds)).await;
+        live.end(done, run.keep, run.report).await?;
+    }
+    if fault.is_none_or(|fault| fault == Fault::Cut) {
+        // Among all the others they are few.
+        let rounds = if fault.is_some() { rounds } else { rounds / CUT_ROUNDS_ONE_OF };
+        let live = Live::start_wired(NODES).await?;
+        let done = Box::pin(cut_off(run, &live, rounds.clamp(1, CUT_ROUNDS_MAX))).await;
+        live.end(done, run.keep, run.report).await?;
+    }
+    Ok(())
 }
 
 async fn play(run: &Run, live: &Live, fault: Option<Fault>, rounds: u32) -> Result<()> {
@@ -154,6 +177,56 @@ async fn frozen(run: &Run, live: &Live, guest: &Guest, rounds: u32) -> Result<()
     ));
     ensure!(worst <= LEASE + SCHEDULING, "a revocation took {worst:?}");
     Ok(())
+}
+
+/// A node that knows the key, the owner or another one, is cut off while the key is revoked through
+/// another, and is asked from the acknowledgement on.
+async fn cut_off(run: &Run, live: &Live, rounds: u32) -> Result<()> {
+    let guest = Guest::hire(live, "revoke", &[]).await?;
+    let mut dice = StdRng::seed_from_u64(run.seed);
+    let (mut worst, mut owners, mut hung) = (Duration::ZERO, 0, 0);
+    for number in 1..=rounds {
+        let owner = guest.owner(live).await?;
+        let victim = dice.random_range(0..NODES);
+        let kind = if dice.random() { Cut::Silent } else { Cut::Broken };
+        let what =
+            format!("round {number} of {rounds}: {kind:?} cut of node {victim}, owner {owner}");
+        let (id, key) = warm_key(live, &guest).await?;
+        live.wires()?.cut(victim, kind);
+        let took = revoke(live, &guest, (victim + 1) % NODES, id).await;
+        let took = took.with_context(|| what.clone())?;
+        hung += ensure_never(live, victim, &key).await.with_context(|| what.clone())?;
+        live.wires()?.heal(victim)?;
+        for node in 0..NODES {
+            ensure_refused(live, node, &key).await.with_context(|| what.clone())?;
+        }
+        worst = worst.max(took);
+        owners += u32::from(victim == owner);
+        run.report.line(&format!("{what}: revoked after {took:?}"));
+    }
+    run.report.summary(&format!(
+        "revoke beside a node that is cut off: {rounds} rounds, {owners} of them with the owner, 0 of {} requests \
+         there accepted from the acknowledgement on ({hung} not answered in {CUT_TIMEOUT:?}); the longest took \
+         {worst:?}",
+        rounds * CUT_LOOKS,
+    ));
+    ensure!(worst <= ELECTION + LEASE + SCHEDULING, "a revocation took {worst:?}");
+    live.ensure_equal().await
+}
+
+/// Asks a node that is cut off again and again: it refuses, or finds nobody to ask. Gives how many were
+/// not answered in time.
+async fn ensure_never(live: &Live, node: usize, key: &str) -> Result<u32> {
+    let client = of_node(live, node, key)?.with_timeout(CUT_TIMEOUT);
+    let looks = (0..CUT_LOOKS).map(async |look| {
+        tokio::time::sleep(CUT_LOOK_EVERY * look).await;
+        match client.check_limits(one(), None).await {
+            Err(ClientError::Problem(problem)) if [401, 503].contains(&problem.status) => Ok(0),
+            Err(ClientError::Transport { source, .. }) if source.is_timeout() => Ok(1),
+            other => bail!("node {node} took a revoked key: {other:?}"),
+        }
+    });
+    Ok(try_join_all(looks).await?.into_iter().sum())
 }
 
 async fn suspend(live: &Live, guest: &Guest, through: usize) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Clients that ask for more than they may have, on all nodes, and note what they were given.
+//! Clients that ask for more than they may have, on all nodes, and note what they were given. One of
+//! them scans documents, so that the same rate is spent on both paths and something is billed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,14 +7,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use client::limits::Check;
+use client::scan::Document;
 use client::{Client, ClientError, Credential, Retry};
 use futures::future::try_join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 
+use crate::history::Tally;
+
 /// A node that says nothing for this long is left for another.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two scans.
+const SCAN_PAUSE: Duration = Duration::from_millis(50);
 
 /// When a request that was admitted began and ended, in microseconds of the run.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +35,8 @@ pub(crate) struct Taken {
     pub(crate) denied: u64,
     /// No answer, or one of 5xx: it may have been admitted.
     pub(crate) unknown: u64,
+    /// What of it is billed.
+    pub(crate) billed: Tally,
     pub(crate) took: Duration,
 }
 
@@ -40,7 +48,8 @@ pub(crate) struct Hammer {
 }
 
 impl Hammer {
-    /// `clients` clients begin; each waits `pause` after an answer.
+    /// `clients` clients begin, each at a node of its own, so that one that hangs does not spare the
+    /// others; and one more that scans, anywhere. Each waits `pause` after an answer.
     pub(crate) fn begin(
         urls: &[String],
         key: &str,
@@ -54,18 +63,23 @@ impl Hammer {
             let client = Client::new(vec![url.clone()], Credential::key(key))?;
             Ok::<_, ClientError>(client.with_retry(Retry::NEVER).with_timeout(ATTEMPT_TIMEOUT))
         };
-        let clients = (0..clients).map(|number| {
+        let clients = (0..=clients).map(|number| {
             let nodes: Vec<Client> = urls.iter().map(of_node).collect::<Result<_, _>>()?;
             let stop = Arc::clone(&stop);
             let mut dice = StdRng::seed_from_u64(seed ^ number as u64);
+            let scans = number == clients;
             Ok(tokio::spawn(async move {
                 let mut taken = Taken::default();
-                let mut ticks = tokio::time::interval(pause);
+                let mut ticks = tokio::time::interval(if scans { SCAN_PAUSE } else { pause });
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
                 while !stop.load(Ordering::Relaxed) {
                     ticks.tick().await;
-                    let node = &nodes[dice.random_range(0..nodes.len())];
-                    once(node, began, &mut taken).await?;
+                    if scans {
+                        let node = &nodes[dice.random_range(0..nodes.len())];
+                        scan(node, began, &mut taken).await?;
+                    } else {
+                        check(&nodes[number % nodes.len()], began, &mut taken).await?;
+                    }
                 }
                 Ok(taken)
             }))
@@ -83,26 +97,48 @@ impl Hammer {
             all.admitted.extend(taken.admitted);
             all.denied += taken.denied;
             all.unknown += taken.unknown;
+            all.billed.add(taken.billed);
         }
         Ok(all)
     }
 }
 
-async fn once(node: &Client, began: Instant, taken: &mut Taken) -> Result<()> {
-    let begin = began.elapsed().as_micros() as u64;
+async fn check(node: &Client, began: Instant, taken: &mut Taken) -> Result<()> {
+    let begin = began.elapsed();
     let answer = node.check_limits(Check { units: 1, policy: None }, None).await;
-    let end = began.elapsed().as_micros() as u64;
-    match answer {
-        Ok(_) => taken.admitted.push(Span { begin, end }),
-        Err(ClientError::Problem(problem)) if problem.status == 429 => taken.denied += 1,
-        Err(ClientError::Problem(problem)) if problem.status >= 500 => taken.unknown += 1,
-        Err(ClientError::Transport { .. }) => taken.unknown += 1,
-        Err(error) => return Err(error).context("an answer that no fault explains"),
+    taken.note(begin, began.elapsed(), answer.map(drop))
+}
+
+async fn scan(node: &Client, began: Instant, taken: &mut Taken) -> Result<()> {
+    let begin = began.elapsed();
+    let answer = node.scan(&[Document::new("d", "Nothing new this week.")], None).await;
+    match &answer {
+        Ok(scan) => taken.billed.ack(1, &scan.meta),
+        Err(failure) => taken.billed.fail(1, failure),
     }
-    Ok(())
+    taken.note(begin, began.elapsed(), answer.map(drop))
 }
 
 impl Taken {
+    fn note(
+        &mut self,
+        begin: Duration,
+        end: Duration,
+        answer: Result<(), ClientError>,
+    ) -> Result<()> {
+        match answer {
+            Ok(()) => {
+                let (begin, end) = (begin.as_micros() as u64, end.as_micros() as u64);
+                self.admitted.push(Span { begin, end });
+            }
+            Err(ClientError::Problem(problem)) if problem.status == 429 => self.denied += 1,
+            Err(ClientError::Problem(problem)) if problem.status >= 500 => self.unknown += 1,
+            Err(ClientError::Transport { .. }) => self.unknown += 1,
+            Err(error) => return Err(error).context("an answer that no fault explains"),
+        }
+        Ok(())
+    }
+
     /// For every interval: what began and ended in it is at most `burst + rate * time`. Gives the
     /// least room that any interval had left.
     pub(crate) fn ensure_within(&self, rate: u64, burst: u64) -> Result<u64> {

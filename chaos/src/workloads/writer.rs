@@ -228,7 +228,7 @@ impl Write {
 
 /// Whether the write may stand. An answer that the fault does not explain is an error: every write
 /// here is one that a healthy cluster takes.
-fn is_unknown(failure: &ClientError) -> Result<bool> {
+pub(crate) fn is_unknown(failure: &ClientError) -> Result<bool> {
     match failure {
         ClientError::Transport { sent, .. } => Ok(*sent),
         ClientError::Problem(problem) => match (problem.status, problem.code.as_str()) {
