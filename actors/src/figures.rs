@@ -78,8 +78,8 @@ impl GrantFigures {
     }
 
     /// A request was admitted here.
-    pub fn admitted(&self, policy: Option<Policy>) {
-        self.admitted[usize::from(policy.is_some())].inc();
+    pub fn admitted(&self, limited: bool) {
+        self.admitted[usize::from(limited)].inc();
     }
 
     /// A request was refused, here or by its owner.

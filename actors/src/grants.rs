@@ -136,7 +136,7 @@ impl Grants {
         let pass = self.warm(credential)?;
         let admitted = pass.spend(units)?;
         figures().grants.hits.inc();
-        figures().grants.admitted(admitted.policy);
+        figures().grants.admitted(admitted.tight.is_some());
         self.prefetch(&pass);
         Some(admitted)
     }

@@ -147,8 +147,10 @@ fn authenticate(owned: &Owned, view: &Machine, tenant: TenantId, digest: Digest)
     let status = row.status(now);
     let trial_ends = row.trial_ends_at.filter(|_| status == Status::Trial);
     let ends = [trial_ends, key.expires_at].into_iter().flatten().min();
+    let limits = view.limits_view(tenant, Some(key.id), owned.stamp(view, tenant));
     Answer::View(Box::new(View {
         admission: admission(&row.limits(), key),
+        limits: limits.map(|limits| limits.states).unwrap_or_default(),
         // Shard time may run a twentieth faster than the node's clock.
         ends_ms: ends.map(|end| end.ms_since(now) / 20 * 19),
         caller: Caller {

@@ -194,6 +194,8 @@ pub struct LeaseId {
 pub struct View {
     pub caller: Caller,
     pub admission: Admission,
+    /// The limits of the tenant and the key, as they stood.
+    pub limits: Vec<LimitState>,
     /// Milliseconds for which it holds at most: a trial or a key ends then.
     pub ends_ms: Option<u64>,
 }
@@ -225,8 +227,8 @@ pub struct Slab {
     pub voided: bool,
     /// Requests that the tightest policy has left beside all slabs.
     pub room: u64,
-    /// The tightest policy; `None` when nothing limits.
-    pub policy: Option<Policy>,
+    /// The tightest policy after the grant; `None` when nothing limits.
+    pub tight: Option<LimitState>,
     /// Why nothing was granted.
     pub denied: Option<Box<Refusal>>,
     /// Milliseconds until the window ends that it was granted for.

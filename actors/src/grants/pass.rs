@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use protocol::limits::Policy;
-use protocol::peer::{Admission, Caller, View};
+use protocol::peer::{Admission, Caller, LimitState, View};
 use protocol::tenants::Status;
+use protocol::wire::limits::policy_field;
 use protocol::{Digest, NodeId, Refusal};
 use tokio::sync::Notify;
 
@@ -24,6 +24,8 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Pass {
     view: View,
+    /// What every answer says of the limits.
+    policies: Arc<str>,
     pub(super) digest: Digest,
     pub(super) lease: Arc<GroupLease>,
     ends_us: u64,
@@ -51,7 +53,8 @@ pub struct Pass {
 pub(super) struct LastSlab {
     pub(super) at_us: u64,
     pub(super) granted: u64,
-    pub(super) policy: Option<Policy>,
+    /// The policy that had the least left then.
+    pub(super) tight: Option<LimitState>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,18 +64,13 @@ struct Dry {
 }
 
 /// A request that was admitted here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// The policy with the least left; `None` when nothing limits.
-    pub policy: Option<Policy>,
-    /// Its limit, and the burst of a rate.
-    pub limit: Option<u64>,
-    /// What its bucket holds, for a rate.
-    pub burst: Option<u64>,
-    /// Requests left, as far as this node knows.
-    pub remaining: Option<u64>,
-    /// Seconds until one more is there.
-    pub reset_s: u64,
+    /// The policy with the least left, with what is left as far as this node knows; `None` when nothing
+    /// limits.
+    pub tight: Option<LimitState>,
+    /// The value of `RateLimit-Policy`.
+    pub policies: Arc<str>,
     /// The node that decides.
     pub owner: Option<NodeId>,
 }
@@ -89,8 +87,10 @@ impl Pass {
     /// `asked_us` is when the view was asked for: it holds from then, not from when it came.
     pub(super) fn new(view: View, digest: Digest, lease: Arc<GroupLease>, asked_us: u64) -> Self {
         let ends_us = view.ends_ms.map_or(NEVER, |ms| asked_us.saturating_add(ms * 1000));
+        let policies = policy_field(&view.limits).into();
         Self {
             view,
+            policies,
             digest,
             lease,
             ends_us,
@@ -121,6 +121,12 @@ impl Pass {
         self.view.admission
     }
 
+    /// The limits of the tenant and the key. What was left of them when the view was taken is stale.
+    #[must_use]
+    pub fn limits(&self) -> &[LimitState] {
+        &self.view.limits
+    }
+
     /// Whether the tenant's state lets the key do work.
     #[must_use]
     pub fn may_work(&self) -> bool {
@@ -146,7 +152,7 @@ impl Pass {
         }
         self.last_used_us.store(now_us, Ordering::Relaxed);
         self.lease.used(now_us);
-        Some(self.admitted())
+        Some(self.admitted(now_us))
     }
 
     fn take(&self, units: u64) -> Option<()> {
@@ -156,24 +162,17 @@ impl Pass {
         Some(())
     }
 
-    fn admitted(&self) -> Admitted {
-        let owner = self.lease.owner();
-        if self.view.admission == Admission::Unlimited {
-            let (limit, burst, remaining) = (None, None, None);
-            return Admitted { policy: None, limit, burst, remaining, reset_s: 0, owner };
-        }
-        let limits = self.tenant.limits();
+    fn admitted(&self, now_us: u64) -> Admitted {
+        let slab = self.last_slab();
         let left = self.left.load(Ordering::Relaxed);
-        let policy = self.last_slab().policy;
-        let (limit, burst) = match policy {
-            Some(Policy::Rate) => (limits.rate, limits.burst),
-            Some(Policy::KeyRate) => (limits.key_rate, limits.key_burst),
-            Some(Policy::PerMinute) => (limits.per_minute, None),
-            Some(Policy::PerDay) => (limits.per_day, None),
-            _ => (None, None),
-        };
-        let remaining = Some(left.saturating_add(self.room.load(Ordering::Relaxed)));
-        Admitted { policy, limit, burst, remaining, reset_s: 1, owner }
+        let remaining = left.saturating_add(self.room.load(Ordering::Relaxed));
+        let passed_ms = now_us.saturating_sub(slab.at_us) / 1000;
+        let tight = slab.tight.map(|state| {
+            // This request is used at least.
+            let reset_ms = state.reset_ms.saturating_sub(passed_ms).max(1);
+            LimitState { remaining, reset_ms, ..state }
+        });
+        Admitted { tight, policies: Arc::clone(&self.policies), owner: self.lease.owner() }
     }
 
     /// Whether it is time to ask for more: half of the last slab is gone.
@@ -205,7 +204,7 @@ impl Pass {
         self.room.store(slab.room, Ordering::Relaxed);
         if slab.granted > 0 {
             let mut last = self.slab.lock().unwrap_or_else(|_| std::process::abort());
-            *last = LastSlab { at_us: asked_us, granted: slab.granted, policy: slab.policy };
+            *last = LastSlab { at_us: asked_us, granted: slab.granted, tight: slab.tight };
         }
         if let Some(refusal) = &slab.denied {
             self.set_dry(refusal);

@@ -104,17 +104,12 @@ impl Grants {
         pass.dry()
     }
 
-    /// Remembers a refusal of a single request, so that the next one need not ask.
-    pub fn refused(&self, pass: &Pass, refusal: &Refusal) {
-        pass.set_dry(refusal);
-    }
-
     /// Spends requests of a key: here when it can be, else by its owner.
     pub async fn spend(&self, pass: &Arc<Pass>, units: u64) -> Spent {
         let deadline = Instant::now() + WAIT_MAX;
         loop {
             if let Some(admitted) = pass.spend(units) {
-                figures().grants.admitted(admitted.policy);
+                figures().grants.admitted(admitted.tight.is_some());
                 self.prefetch(pass);
                 return Spent::Here(admitted);
             }
@@ -145,7 +140,10 @@ impl Grants {
         let answered = router.ask(pass.lease.group, Ask::propose(command)).await.answered;
         match answered {
             Ok(Answer::Applied(applied)) => match applied.outcome {
-                Ok(Reply::Limits(view)) => Spent::Owner(view),
+                Ok(Reply::Limits(view)) => {
+                    figures().grants.admitted_by_owner();
+                    Spent::Owner(view)
+                }
                 Ok(_) => Spent::Unanswered(AskError::Unknown { group: pass.lease.group }),
                 Err(refusal) => {
                     if units == 1 && policy.is_none() {

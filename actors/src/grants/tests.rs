@@ -41,7 +41,7 @@ fn view(tenant: u128, ends_ms: Option<u64>) -> View {
         key_prefix: "sk_live_…abcd".to_owned(),
         scopes: Scopes::all(),
     };
-    View { caller, admission: Admission::Slabs, ends_ms }
+    View { caller, admission: Admission::Slabs, limits: Vec::new(), ends_ms }
 }
 
 fn lease(asked_us: u64) -> Arc<GroupLease> {
@@ -51,7 +51,7 @@ fn lease(asked_us: u64) -> Arc<GroupLease> {
 }
 
 fn slab(granted: u64) -> Slab {
-    Slab { granted, voided: false, room: 0, policy: None, denied: None, window_ms: None }
+    Slab { granted, voided: false, room: 0, tight: None, denied: None, window_ms: None }
 }
 
 fn pass(tenant: u128, lease: &Arc<GroupLease>) -> Arc<Pass> {

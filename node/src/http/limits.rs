@@ -6,9 +6,8 @@ use actors::grants::{Admitted, Pass, Spent};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use protocol::limits::{Command, Policies, Policy, Scope};
+use protocol::limits::{Command, Policies, Policy};
 use protocol::peer::{Answer, Ask, LimitState, LimitsView};
-use protocol::plans::Limits;
 use protocol::wire::{List, limits as wire, tenants as tenants_wire};
 use protocol::{Reply, Time};
 use utoipa_axum::router::OpenApiRouter;
@@ -130,21 +129,10 @@ async fn warm(
 }
 
 fn here(admitted: &Admitted) -> Response {
-    let body = wire::Checked {
-        allowed: true,
-        policy: admitted.policy.map(|policy| policy.name().to_owned()),
-        limit: admitted.limit,
-        remaining: admitted.remaining,
-        reset_s: admitted.reset_s,
-    };
+    let body = said(admitted.tight.as_ref(), None);
     let mut response = axum::Json(body).into_response();
-    if let (Some(policy), Some(limit), Some(left)) =
-        (admitted.policy, admitted.limit, admitted.remaining)
-    {
-        let burst = admitted.burst.map(|burst| format!(";burst={burst}")).unwrap_or_default();
-        let policies = format!("\"{policy}\";q={limit};w=1{burst}");
-        let state = format!("\"{policy}\";r={left};t={}", admitted.reset_s);
-        insert(response.headers_mut(), &policies, &state);
+    if let Some(tight) = &admitted.tight {
+        told(response.headers_mut(), &admitted.policies, tight);
     }
     if let Some(owner) = admitted.owner {
         let served = super::headers::Served { owner: Some(owner.to_string()), index: None };
@@ -156,7 +144,10 @@ fn here(admitted: &Admitted) -> Response {
 fn checked(view: &LimitsView, policy: Option<Policy>) -> wire::Checked {
     let policies =
         policy.map_or_else(Policies::of_requests, |policy| [policy].into_iter().collect());
-    let tight = view.tightest(policies);
+    said(view.tightest(policies), policy)
+}
+
+fn said(tight: Option<&LimitState>, policy: Option<Policy>) -> wire::Checked {
     wire::Checked {
         allowed: true,
         policy: tight.map(|state| state.policy).or(policy).map(|policy| policy.name().to_owned()),
@@ -172,23 +163,16 @@ fn no_key() -> Problem {
 
 /// 422 for units that no waiting would bring.
 fn possible(pass: &Pass, units: u64, policy: Option<Policy>) -> Result<(), Problem> {
-    let Limits { rate, burst, key_rate, key_burst, per_minute, per_day, per_month, shadow, .. } =
-        pass.tenant.limits();
-    let bucket =
-        |rate: Option<u64>, burst: Option<u64>| rate.map(|rate| burst.unwrap_or(rate).max(1));
-    let most = [
-        (Policy::Rate, bucket(rate, burst)),
-        (Policy::KeyRate, bucket(key_rate, key_burst)),
-        (Policy::PerMinute, per_minute),
-        (Policy::PerDay, per_day),
-        (Policy::PerMonth, per_month.filter(|_| policy == Some(Policy::PerMonth))),
-    ];
-    let concerned = |wanted: Policy| policy.is_none_or(|policy| policy == wanted);
-    for (named, most) in most {
-        if let Some(most) =
-            most.filter(|&most| units > most && concerned(named) && !shadow.has(named))
-        {
-            let detail = format!("{named} never has room for more than {most}");
+    let concerned = |state: &&LimitState| {
+        let asked = match policy {
+            Some(policy) => state.policy == policy,
+            None => Policies::of_requests().has(state.policy),
+        };
+        asked && !state.shadow
+    };
+    for state in pass.limits().iter().filter(concerned) {
+        if units > most(state) {
+            let detail = format!("{} never has room for more than {}", state.policy, most(state));
             return Err(Problem::invalid("/units", detail));
         }
     }
@@ -283,7 +267,8 @@ fn shown(state: &LimitState, at: Time) -> wire::Limit {
 /// client can read.
 const NEVER_MS: u64 = 1_000 * 365 * 86_400_000;
 
-fn reset_s(state: &LimitState) -> u64 {
+/// Seconds until nothing is used any more, as answers have them.
+pub fn reset_s(state: &LimitState) -> u64 {
     state.reset_ms.min(NEVER_MS).div_ceil(1000)
 }
 
@@ -299,19 +284,13 @@ pub fn left(state: &LimitState) -> tenants_wire::LimitState {
 
 /// Writes the headers of a counted request.
 pub fn announce(headers: &mut HeaderMap, view: &LimitsView) {
-    let policy = |state: &LimitState| {
-        let name = state.policy.name();
-        let scope = if state.scope == Scope::Key { ";pk=:a2V5:" } else { "" };
-        match (state.burst, state.window_s) {
-            (Some(burst), _) => format!("\"{name}\";q={};w=1;burst={burst}{scope}", state.limit),
-            (None, Some(window)) => format!("\"{name}\";q={};w={window}{scope}", state.limit),
-            (None, None) => format!("\"{name}\";q={}{scope}", state.limit),
-        }
-    };
-    let listed: Vec<_> = view.states.iter().filter(|state| !state.shadow).map(policy).collect();
     let Some(tight) = view.tightest(Policy::ALL.into_iter().collect()) else { return };
+    told(headers, &wire::policy_field(&view.states), tight);
+}
+
+fn told(headers: &mut HeaderMap, policies: &str, tight: &LimitState) {
     let state = format!("\"{}\";r={};t={}", tight.policy, tight.remaining, reset_s(tight));
-    insert(headers, &listed.join(", "), &state);
+    insert(headers, policies, &state);
 }
 
 /// Writes both headers.

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::limits::Scope;
+use crate::peer::LimitState;
+
 /// Answer of `POST /v1/limits/check` when the units were spent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Checked {
@@ -37,6 +40,24 @@ pub struct Limit {
     pub reset_at: String,
     /// It counts and never refuses.
     pub shadow: bool,
+}
+
+/// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, section 3): every limit
+/// that refuses. Empty when there is none.
+#[must_use]
+pub fn policy_field(states: &[LimitState]) -> String {
+    let policy = |state: &LimitState| {
+        let name = state.policy.name();
+        // Partition key: the word `key`, as a byte sequence.
+        let scope = if state.scope == Scope::Key { ";pk=:a2V5:" } else { "" };
+        match (state.burst, state.window_s) {
+            (Some(burst), _) => format!("\"{name}\";q={};w=1;burst={burst}{scope}", state.limit),
+            (None, Some(window)) => format!("\"{name}\";q={};w={window}{scope}", state.limit),
+            (None, None) => format!("\"{name}\";q={}{scope}", state.limit),
+        }
+    };
+    let listed: Vec<_> = states.iter().filter(|state| !state.shadow).map(policy).collect();
+    listed.join(", ")
 }
 
 /// Answer of `POST /v1/limits/explain`.

@@ -16,6 +16,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::http::context::Edge;
+use crate::http::limits::reset_s;
 
 const REQUEST_LINE: &[u8] = b"POST /v1/limits/check HTTP/1.1\r\n";
 /// The longest body that is looked at: `{"units": 1000000}` with some air.
@@ -214,17 +215,17 @@ impl Local {
     fn body(&mut self, admitted: &Admitted) {
         self.body.clear();
         self.body.push_str("{\"allowed\":true");
-        match admitted.policy {
-            Some(policy) => self.field("policy", format_args!("\"{policy}\"")),
-            None => self.field("policy", format_args!("null")),
-        }
-        for (name, value) in [("limit", admitted.limit), ("remaining", admitted.remaining)] {
-            match value {
-                Some(value) => self.field(name, format_args!("{value}")),
-                None => self.field(name, format_args!("null")),
+        match &admitted.tight {
+            Some(tight) => {
+                self.field("policy", format_args!("\"{}\"", tight.policy));
+                self.field("limit", format_args!("{}", tight.limit));
+                self.field("remaining", format_args!("{}", tight.remaining));
+                self.field("reset_s", format_args!("{}", reset_s(tight)));
             }
+            None => self
+                .body
+                .push_str(",\"policy\":null,\"limit\":null,\"remaining\":null,\"reset_s\":0"),
         }
-        self.field("reset_s", format_args!("{}", admitted.reset_s));
         self.body.push('}');
     }
 
@@ -234,16 +235,10 @@ impl Local {
     }
 
     fn limits(&self, admitted: &Admitted, out: &mut BytesMut) {
-        let (Some(policy), Some(limit), Some(left)) =
-            (admitted.policy, admitted.limit, admitted.remaining)
-        else {
-            return;
-        };
-        write_into(out, format_args!("ratelimit-policy: \"{policy}\";q={limit};w=1"));
-        if let Some(burst) = admitted.burst {
-            write_into(out, format_args!(";burst={burst}"));
-        }
-        let reset_s = admitted.reset_s;
+        let Some(tight) = &admitted.tight else { return };
+        out.extend_from_slice(b"ratelimit-policy: ");
+        out.extend_from_slice(admitted.policies.as_bytes());
+        let (policy, left, reset_s) = (tight.policy, tight.remaining, reset_s(tight));
         write_into(out, format_args!("\r\nratelimit: \"{policy}\";r={left};t={reset_s}\r\n"));
     }
 
@@ -401,14 +396,7 @@ mod tests {
     #[test]
     fn an_answer_without_limits_has_nulls_and_no_headers_of_limits() {
         let mut local = Local::new();
-        let admitted = Admitted {
-            policy: None,
-            limit: None,
-            burst: None,
-            remaining: None,
-            reset_s: 0,
-            owner: None,
-        };
+        let admitted = Admitted { tight: None, policies: "".into(), owner: None };
         local.body(&admitted);
         let body: protocol::wire::limits::Checked = serde_json::from_str(&local.body).unwrap();
         assert_eq!((body.allowed, body.policy, body.limit), (true, None, None));

@@ -98,13 +98,18 @@ pub(super) fn grant(
         ledger.minute.reserved += granted;
         ledger.day.reserved += granted;
     }
+    let tight = tight.and_then(|(_, policy, party)| {
+        let (row, terms) = &parties.of[party];
+        let states = book.ledgers.get(row)?.states(terms, now);
+        states.into_iter().find(|state| state.policy == policy)
+    });
     let left = kept + granted;
     book.slabs.insert(name, Slab { number: ask.number, left, minute, day });
     Ok(Reply::Slab(Granted {
         granted,
         voided: kept < ask.left,
         room: room - granted.min(room),
-        policy: tight.map(|(_, policy, _)| policy),
+        tight,
         denied: denied.map(Box::new),
         window_ms: match (by_minute, by_day) {
             (true, _) => Some(60_000 - now.local().0 % 60_000),

@@ -77,7 +77,7 @@ fn mark_shadows(states: &mut [LimitState], limits: &Limits) {
 
 impl Ledger {
     /// The state of each policy. The account is at `now`.
-    fn states(&self, terms: &Terms, now: Stamp) -> Vec<LimitState> {
+    pub(super) fn states(&self, terms: &Terms, now: Stamp) -> Vec<LimitState> {
         let scope = terms.scope.unwrap_or(Scope::Tenant);
         let state = |(policy, limit): (Policy, u64)| match policy.span() {
             Some(span) => {
