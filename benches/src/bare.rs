@@ -5,7 +5,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use clap::Args;
@@ -25,8 +25,13 @@ pub(crate) struct Arguments {
 /// Serves until stdin ends, which it does when the parent has ended.
 pub(crate) async fn serve(arguments: Arguments) -> Result<()> {
     let body = Bytes::from(arguments.body);
-    let me = move || async move { ([(CONTENT_TYPE, "application/json")], body) };
-    let routes = Router::new().route("/v1/me", get(me));
+    let answer = ([(CONTENT_TYPE, "application/json")], body);
+    let me = answer.clone();
+    // The extractor reads the body of the request; nobody looks at it.
+    let check = move |_: Bytes| async move { answer };
+    let routes = Router::new()
+        .route("/v1/me", get(move || async move { me }))
+        .route("/v1/limits/check", post(check));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     line(&listener.local_addr()?.to_string());
     let listener = listener.tap_io(|stream| {

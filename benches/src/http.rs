@@ -9,11 +9,9 @@ use crate::bare::Bare;
 use crate::cpu;
 use crate::load::{Connection, closed_loop, request};
 use crate::sample::{HEAD, Medians, Sample};
-use crate::skep::{Skep, Tenant};
+use crate::skep::{Limits, Skep, Tenant};
 use crate::table::{Table, line, preamble};
 
-/// Tenants until one of each kind is found; each fails with a chance of 2 in 3 at most.
-const TENANTS_MAX: usize = 64;
 /// Before the first round, so that caches and connections between nodes are warm.
 const WARM_UP: Duration = Duration::from_millis(500);
 const LINE: &str = "GET /v1/me";
@@ -49,8 +47,8 @@ struct Contestant {
 pub(crate) async fn run(plan: &Plan) -> Result<()> {
     preamble("http: warm GET /v1/me at node 1 of three beside bare axum");
     let skep = Skep::start().await?;
-    let here = find_tenant(&skep, |leader| leader == 0).await?;
-    let elsewhere = find_tenant(&skep, |leader| leader != 0).await?;
+    let here = skep.tenant_led(Limits::None, |leader| leader == 0).await?;
+    let elsewhere = skep.tenant_led(Limits::None, |leader| leader != 0).await?;
     let body = me(&skep, &here).await?;
     let bare = Bare::start(&body).await?;
     line(&format!("the body has {} bytes; bare axum answers the same ones", body.len()));
@@ -74,9 +72,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     ];
     measure(plan, &contestants).await?;
     for tenant in [&here, &elsewhere] {
-        if skep.leader(&tenant.shard).await? != tenant.leader {
-            line(&format!("WARNING: shard {} changed its leader meanwhile", tenant.shard));
-        }
+        skep.warn_if_moved(tenant).await?;
     }
     skep.stop().await
 }
@@ -124,16 +120,6 @@ impl Contestant {
         let requests = vec![self.request.clone(); connections];
         closed_loop(&self.address, requests, time, &self.pids).await.context(self.name)
     }
-}
-
-async fn find_tenant(skep: &Skep, fits: impl Fn(usize) -> bool) -> Result<Tenant> {
-    for i in 0..TENANTS_MAX {
-        let tenant = skep.tenant(&format!("bench {i}")).await?;
-        if fits(tenant.leader) {
-            return Ok(tenant);
-        }
-    }
-    anyhow::bail!("no tenant of {TENANTS_MAX} is led where it should be")
 }
 
 async fn me(skep: &Skep, tenant: &Tenant) -> Result<String> {

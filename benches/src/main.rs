@@ -2,14 +2,19 @@
 //! ratio of rounds in turn survives a busy machine. Everything runs on loopback, for a bounded time,
 //! and ends only processes that it started.
 
+mod answer;
 mod bare;
 mod cpu;
 mod etcd;
+mod figures;
 mod http;
+mod limits;
 mod load;
+mod pace;
 mod proposals;
 mod replicas;
 mod sample;
+mod scale;
 mod skep;
 mod table;
 mod wal;
@@ -35,9 +40,13 @@ enum Command {
     Proposals(proposals::Plan),
     /// The warm front door: GET /v1/me beside bare axum
     Http(http::Plan),
+    /// The warm limit check beside bare axum, and what a client waits at half load
+    Limits(limits::Plan),
+    /// What many tenants and keys cost: making, memory, decisions, restarts
+    Scale(scale::Plan),
     /// The write-ahead log alone beside write + fdatasync
     Wal(wal::Plan),
-    /// All of them with their defaults
+    /// All of them but `scale`, with their defaults
     All,
     /// One process of `proposals`
     #[command(hide = true)]
@@ -62,6 +71,8 @@ async fn run(command: Command) -> Result<()> {
     match command {
         Command::Proposals(plan) => proposals::run(&plan).await,
         Command::Http(plan) => http::run(&plan).await,
+        Command::Limits(plan) => limits::run(&plan).await,
+        Command::Scale(plan) => scale::run(&plan).await,
         Command::Wal(plan) => wal::run(&plan).await,
         Command::All => all().await,
         Command::RaftNode(arguments) => replicas::process::run(arguments).await,
@@ -72,5 +83,6 @@ async fn run(command: Command) -> Result<()> {
 async fn all() -> Result<()> {
     wal::run(&wal::Plan::default()).await?;
     proposals::run(&proposals::Plan::default()).await?;
-    http::run(&http::Plan::default()).await
+    http::run(&http::Plan::default()).await?;
+    limits::run(&limits::Plan::default()).await
 }

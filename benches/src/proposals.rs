@@ -11,7 +11,7 @@ use crate::etcd::{self, Etcd};
 use crate::load::{closed_loop, request};
 use crate::replicas::Replicas;
 use crate::sample::{HEAD, Medians, Sample};
-use crate::skep::{Skep, Tenant};
+use crate::skep::{Limits, Skep, Tenant};
 use crate::table::{Table, line, preamble};
 
 /// Before the first round, at the largest number of writers.
@@ -99,7 +99,7 @@ impl Contest {
     async fn start() -> Result<Contest> {
         let replicas = Replicas::start().await?;
         let skep = Skep::start().await?;
-        let tenant = skep.tenant("bench").await?;
+        let tenant = skep.tenant("bench", Limits::None).await?;
         let etcd = match etcd::find() {
             Some(program) => Some(Etcd::start(&program).await?),
             None => None,

@@ -40,6 +40,8 @@ impl Seen {
             seconds: elapsed.as_secs_f64(),
             p50_ms: percentile(&self.latencies_us, 0.50),
             p99_ms: percentile(&self.latencies_us, 0.99),
+            p999_ms: percentile(&self.latencies_us, 0.999),
+            max_ms: percentile(&self.latencies_us, 1.0),
             cpu_ms: 0.0,
         }
     }
@@ -60,6 +62,8 @@ pub(crate) struct Sample {
     pub(crate) seconds: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    pub(crate) p999_ms: f64,
+    pub(crate) max_ms: f64,
     /// Of all its server processes.
     pub(crate) cpu_ms: f64,
 }
@@ -78,6 +82,7 @@ pub(crate) struct Medians {
     pub(crate) per_second: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    pub(crate) p999_ms: f64,
     pub(crate) cpu_ms_per_op: f64,
     pub(crate) errors: u64,
 }
@@ -89,6 +94,7 @@ impl Medians {
             per_second: median(|sample| sample.ops as f64 / sample.seconds),
             p50_ms: median(|sample| sample.p50_ms),
             p99_ms: median(|sample| sample.p99_ms),
+            p999_ms: median(|sample| sample.p999_ms),
             // An error costs CPU as well; charged to the operations that succeeded.
             cpu_ms_per_op: median(|sample| sample.cpu_ms / sample.ops as f64),
             errors: rounds.iter().map(|sample| sample.errors).sum(),
@@ -96,11 +102,12 @@ impl Medians {
     }
 
     /// Cells in the order of [`HEAD`].
-    pub(crate) fn cells(&self) -> [String; 5] {
+    pub(crate) fn cells(&self) -> [String; 6] {
         [
             format!("{:.0}", self.per_second),
             format!("{:.3}", self.p50_ms),
             format!("{:.3}", self.p99_ms),
+            format!("{:.3}", self.p999_ms),
             format!("{:.4}", self.cpu_ms_per_op),
             self.errors.to_string(),
         ]
@@ -115,7 +122,7 @@ impl Medians {
 }
 
 /// The columns of [`Medians::cells`].
-pub(crate) const HEAD: [&str; 5] = ["ops/s", "p50 ms", "p99 ms", "CPU-ms/op", "errors"];
+pub(crate) const HEAD: [&str; 6] = ["ops/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU-ms/op", "errors"];
 
 /// The middle value; of an even number the mean of the middle two.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
@@ -151,7 +158,7 @@ mod tests {
         sample.cpu_ms = 50.0;
         assert_eq!((sample.ops, sample.errors), (100, 2));
         assert_eq!(sample.complaint.as_deref(), Some("first"));
-        assert_eq!((sample.p50_ms, sample.p99_ms), (51.0, 99.0));
+        assert_eq!((sample.p50_ms, sample.p99_ms, sample.max_ms), (51.0, 99.0, 100.0));
         let medians = Medians::of(&[sample]);
         assert_eq!((medians.per_second, medians.cpu_ms_per_op), (50.0, 0.5));
     }

@@ -3,19 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use client::cluster::ClusterView;
-use client::tenants::{NewTenant, unlimited};
+use client::tenants::{NewTenant, Overrides, unlimited};
 use client::{Client, Credential};
 use node::cli::launch::{Cluster, Spec, free_ports};
 use tempfile::TempDir;
 use tokio::time::Instant;
+
+use crate::table::line;
 
 const NODES: usize = 3;
 /// Shards that every node leads once leadership is spread evenly: 16 over 3.
 const LED_MIN: usize = 5;
 const SPREAD_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(200);
+/// Tenants until one is led where it should be; each fails with a chance of 2 in 3 at most.
+const TENANTS_MAX: usize = 64;
+/// What nobody here reaches in a second, a minute or a day.
+const VAST: u64 = 1_000_000_000;
 
 /// A cluster in a temporary directory.
 #[derive(Debug)]
@@ -24,7 +30,35 @@ pub(crate) struct Skep {
     directory: TempDir,
 }
 
-/// A tenant without limits.
+/// What limits a tenant has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limits {
+    /// None: nothing is counted.
+    None,
+    /// One of every kind that counts requests, none of which is ever met: every request is taken
+    /// out of a slab.
+    Vast,
+}
+
+impl Limits {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Limits::None => "no limits",
+            Limits::Vast => "with limits",
+        }
+    }
+
+    pub(crate) fn overrides(self) -> Overrides {
+        let mut overrides = unlimited();
+        if self == Limits::Vast {
+            let counted = ["rate", "burst", "key_rate", "key_burst", "per_minute", "per_day"];
+            overrides.extend(counted.map(|name| (name.to_owned(), Some(VAST))));
+        }
+        overrides
+    }
+}
+
+/// A tenant of a bench.
 #[derive(Debug)]
 pub(crate) struct Tenant {
     pub(crate) key: String,
@@ -56,17 +90,61 @@ impl Skep {
         (0..NODES).filter_map(|i| self.cluster.pid(i)).collect()
     }
 
+    pub(crate) fn nodes(&self) -> usize {
+        self.cluster.len()
+    }
+
+    pub(crate) fn admin_key(&self) -> Result<String> {
+        self.cluster.state().admin_key.clone().context("the cluster has no operator")
+    }
+
+    /// Kills a node and waits until it is gone.
+    pub(crate) async fn kill(&self, i: usize) -> Result<()> {
+        Ok(self.cluster.kill(i).await?)
+    }
+
+    /// Kills all nodes at once.
+    pub(crate) async fn kill_all(&self) -> Result<()> {
+        Ok(self.cluster.kill_all().await?)
+    }
+
+    /// Starts a node again with the command that it had.
+    pub(crate) fn start_again(&mut self, i: usize) -> Result<()> {
+        Ok(self.cluster.start(i)?)
+    }
+
+    /// Waits until a node says that it is ready.
+    pub(crate) async fn wait_ready(&self, i: usize, within: Duration) -> Result<()> {
+        Ok(self.cluster.wait_ready(i, within).await?)
+    }
+
+    /// Bytes of a node's log, of which whole segments are prepared ahead.
+    pub(crate) fn log_bytes(&self, i: usize) -> Result<u64> {
+        let segments = std::fs::read_dir(self.cluster.data(i).join("wal"))?;
+        let lengths = segments.map(|segment| Ok(segment?.metadata()?.len()));
+        lengths.sum()
+    }
+
     /// `host:port` of node `i`.
     pub(crate) fn address(&self, i: usize) -> String {
         self.cluster.url(i).replace("http://", "")
     }
 
-    /// Makes a tenant without limits.
-    pub(crate) async fn tenant(&self, name: &str) -> Result<Tenant> {
+    /// The metrics of each node.
+    pub(crate) async fn metrics(&self) -> Result<Vec<String>> {
+        let mut pages = Vec::new();
+        for i in 0..NODES {
+            pages.push(self.cluster.admin_of(i)?.metrics().await?.body);
+        }
+        Ok(pages)
+    }
+
+    /// Makes a tenant.
+    pub(crate) async fn tenant(&self, name: &str, limits: Limits) -> Result<Tenant> {
         let tenant = NewTenant {
             name: name.to_owned(),
             plan: Some("enterprise".to_owned()),
-            overrides: Some(unlimited()),
+            overrides: Some(limits.overrides()),
         };
         let admin = self.cluster.admin()?;
         let made = admin.create_tenant(&tenant, &client::fresh_key()).await?.body;
@@ -75,6 +153,29 @@ impl Skep {
         let shard = me.tenant["shard"].to_string();
         let leader = self.leader(&shard).await?;
         Ok(Tenant { key, shard, leader })
+    }
+
+    /// Makes tenants until one's shard is led by a node that fits.
+    pub(crate) async fn tenant_led(
+        &self,
+        limits: Limits,
+        fits: impl Fn(usize) -> bool,
+    ) -> Result<Tenant> {
+        for i in 0..TENANTS_MAX {
+            let tenant = self.tenant(&format!("bench {i}"), limits).await?;
+            if fits(tenant.leader) {
+                return Ok(tenant);
+            }
+        }
+        bail!("no tenant of {TENANTS_MAX} is led where it should be")
+    }
+
+    /// Says so when a tenant's shard is led by another node than when it was made.
+    pub(crate) async fn warn_if_moved(&self, tenant: &Tenant) -> Result<()> {
+        if self.leader(&tenant.shard).await? != tenant.leader {
+            line(&format!("WARNING: shard {} changed its leader meanwhile", tenant.shard));
+        }
+        Ok(())
     }
 
     /// The node that leads a shard.
@@ -89,7 +190,8 @@ impl Skep {
         Ok(self.cluster.admin()?.cluster().await?.body)
     }
 
-    async fn wait_spread(&self) -> Result<()> {
+    /// Waits until each node leads its share.
+    pub(crate) async fn wait_spread(&self) -> Result<()> {
         let deadline = Instant::now() + SPREAD_WITHIN;
         loop {
             let view = self.view().await?;

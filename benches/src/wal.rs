@@ -99,7 +99,7 @@ fn tell(rows: &[(String, Vec<Cell>)]) {
         let medians = Medians::of(&samples);
         let syncs = |cell: &Cell| cell.syncs as f64 / cell.sample.seconds;
         let syncs = median(cells.iter().map(syncs).collect());
-        let [rate, p50, p99, cpu, _] = medians.cells();
+        let [rate, p50, p99, _, cpu, _] = medians.cells();
         let of_limit = medians.per_second / *limit.get_or_insert(medians.per_second);
         let (syncs, of_limit) = (format!("{syncs:.0}"), format!("{of_limit:.2}x"));
         table.row(vec![name.clone(), rate, syncs, p50, p99, cpu, of_limit]);

@@ -5,6 +5,7 @@ mod bad_input;
 mod failover;
 mod house;
 mod isolation;
+mod limits;
 mod openapi;
 mod plans;
 mod python_client;

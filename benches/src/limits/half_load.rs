@@ -1,0 +1,62 @@
+//! What a client waits while the machine has half of what it can do to do: an open loop, windows of
+//! bare axum and of skep in turn, at the same rate. Axum's wait is what the machine and the
+//! generator make of it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Contestant, LEAD_IN};
+use crate::pace::Offer;
+use crate::sample::{Sample, Seen};
+use crate::table::{Table, line};
+
+const WINDOWS: u32 = 5;
+const WINDOW: Duration = Duration::from_secs(2);
+/// What 99 of 100 must stay below.
+const P99_MS: f64 = 1.0;
+const HEAD: [&str; 6] = ["contestant", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"];
+
+pub(super) async fn run(
+    axum: &Contestant,
+    ours: &Contestant,
+    per_second: f64,
+    connections: usize,
+) -> Result<()> {
+    line(&format!(
+        "half load: {per_second:.0} requests fall due a second, on {connections} connections; \
+         latency counts from then, over all windows"
+    ));
+    let contestants = [axum, ours];
+    let mut seen = [Seen::default(), Seen::default()];
+    for _ in 0..WINDOWS {
+        for (contestant, seen) in contestants.iter().zip(&mut seen) {
+            let window = offer(contestant, per_second, connections).await;
+            seen.add(window.context(contestant.name)?);
+        }
+    }
+    let samples = seen.map(|seen| seen.sample(WINDOW * WINDOWS));
+    let mut table = Table::new(&HEAD);
+    for (contestant, sample) in contestants.iter().zip(&samples) {
+        let complaint = sample.complaint();
+        ensure!(complaint.is_none(), "{}: {}", contestant.name, complaint.unwrap_or_default());
+        table.row(row(contestant.name, sample));
+    }
+    table.print();
+    let p99_ms = samples[1].p99_ms;
+    let verdict = if p99_ms < P99_MS { "yes" } else { "NO" };
+    line(&format!("{} at half load: p99 under {P99_MS} ms: {verdict}, {p99_ms:.3}", ours.name));
+    Ok(())
+}
+
+async fn offer(contestant: &Contestant, per_second: f64, connections: usize) -> Result<Seen> {
+    let (address, request) = (contestant.address.clone(), contestant.request.clone());
+    let offer = Offer { address, request, per_second, connections, lead_in: LEAD_IN, time: WINDOW };
+    offer.run().await
+}
+
+fn row(name: &str, sample: &Sample) -> Vec<String> {
+    let ms = [sample.p50_ms, sample.p99_ms, sample.p999_ms, sample.max_ms];
+    let rate = format!("{:.0}", sample.ops as f64 / sample.seconds);
+    [vec![name.to_owned(), rate], ms.map(|ms| format!("{ms:.3}")).to_vec()].concat()
+}

@@ -1,0 +1,174 @@
+//! A warm decision when few tenants are held, when many are held and few are asked for, and when the
+//! checks are spread over many. Windows in turn; with the empty cluster, whose windows were some time
+//! before, the ratios to bare axum are compared.
+
+mod arm;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::time::Instant;
+
+use super::population::Population;
+use super::{ASKED, KINDS, Plan};
+use crate::bare::Bare;
+use crate::figures::Figures;
+use crate::limits::{BODY, LEAD_IN, LINE};
+use crate::load::{Connection, request};
+use crate::sample::{HEAD, Medians};
+use crate::skep::{Limits, Skep};
+use crate::table::{Table, line};
+
+use arm::Arm;
+
+/// Tenants of a kind that exist before all others.
+const FEW: usize = 10;
+/// What flat means.
+const FLAT: f64 = 0.10;
+/// Nodes look for slabs that went unused twice a second.
+const SLABS_GO_BACK: Duration = Duration::from_millis(1_800);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Proposals between two looks when nothing is given back.
+const QUIET: u64 = 20;
+const QUIET_WITHIN: Duration = Duration::from_secs(30);
+
+/// Keys of the few, by kind.
+#[derive(Debug)]
+pub(super) struct Few {
+    keys: Vec<(Limits, Vec<String>)>,
+}
+
+impl Few {
+    pub(super) async fn make(skep: &Skep) -> Result<Few> {
+        let mut keys = Vec::new();
+        for kind in KINDS {
+            let mut of_kind = Vec::new();
+            for i in 0..FEW {
+                of_kind.push(skep.tenant(&format!("few {i}"), kind).await?.key);
+            }
+            keys.push((kind, of_kind));
+        }
+        Ok(Few { keys })
+    }
+
+    /// Any of the keys.
+    pub(super) fn key(&self) -> &str {
+        &self.keys[0].1[0]
+    }
+
+    /// One answer.
+    pub(super) async fn body(&self, skep: &Skep) -> Result<String> {
+        let address = skep.address(ASKED);
+        let mut connection = Connection::open(&address).await?;
+        let request = request(LINE, &address, Some(self.key()), Some(BODY));
+        let status = connection.ask(&request).await?;
+        ensure!(status == 200, "{status} {}", connection.text());
+        Ok(connection.text())
+    }
+}
+
+/// Bare axum, then few of each kind in the empty cluster.
+pub(super) async fn alone(
+    plan: &Plan,
+    skep: &Skep,
+    bare: &Bare,
+    few: &Few,
+) -> Result<Vec<Medians>> {
+    let mut arms = vec![Arm::axum(plan, bare)];
+    for (kind, keys) in &few.keys {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        arms.push(Arm::of_skep(plan, skep, *kind, &keys, FEW * KINDS.len()));
+    }
+    measure(plan, skep, &mut arms).await?;
+    let complaint = arms.iter().find_map(Arm::complaint);
+    ensure!(complaint.is_none(), "{}", complaint.unwrap_or_default());
+    Ok(arms.iter().map(Arm::medians).collect())
+}
+
+/// The same beside checks that are spread over the population. Gives what went wrong: the rest of a
+/// long run is worth hearing all the same.
+pub(super) async fn among(
+    plan: &Plan,
+    skep: &Skep,
+    bare: &Bare,
+    few: &Few,
+    population: &Population,
+    alone: &[Medians],
+) -> Result<Option<String>> {
+    let mut arms = vec![Arm::axum(plan, bare)];
+    for (kind, keys) in &few.keys {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut many = population.first_keys(*kind);
+        many.truncate(plan.spread());
+        for keys in [&keys, &many] {
+            arms.push(Arm::of_skep(plan, skep, *kind, keys, population.tenants()));
+        }
+    }
+    measure(plan, skep, &mut arms).await?;
+    let axum = arms[0].medians();
+    for (i, (kind, _)) in few.keys.iter().enumerate() {
+        let (asked, spread) = (arms[2 * i + 1].medians(), arms[2 * i + 2].medians());
+        let (was, is) = (beside(&alone[i + 1], &alone[0]), beside(&asked, &axum));
+        let held = (is.0 / was.0, is.1 / was.1);
+        tell_flat(&format!("{}, few asked: many held beside none", kind.name()), held);
+        let spread = beside(&spread, &asked);
+        tell_flat(&format!("{}, many held: checks spread beside few asked", kind.name()), spread);
+    }
+    for arm in arms.iter().filter(|arm| arm.takes_slabs) {
+        let proposals = arm.proposals(skep, plan.window()).await?;
+        quiet(skep).await?;
+        line(&format!("proposals a check: {proposals:.4}, {}", arm.name));
+    }
+    Ok(arms.iter().find_map(Arm::complaint))
+}
+
+async fn measure(plan: &Plan, skep: &Skep, arms: &mut [Arm]) -> Result<()> {
+    for _ in 0..plan.rounds {
+        for arm in arms.iter_mut() {
+            let sample = arm.window(LEAD_IN, plan.window()).await?;
+            arm.windows.push(sample);
+            if arm.takes_slabs {
+                quiet(skep).await?;
+            }
+        }
+    }
+    let mut table = Table::new(&[&["decisions"], HEAD.as_slice(), &["of axum"]].concat());
+    let axum = arms[0].medians();
+    for arm in arms.iter() {
+        let medians = arm.medians();
+        let (rate, cpu) = beside(&medians, &axum);
+        let ratio = vec![format!("{rate:.3}x, CPU {cpu:.2}x")];
+        table.row([vec![arm.name.clone()], medians.cells().to_vec(), ratio].concat());
+    }
+    table.print();
+    Ok(())
+}
+
+/// Slabs go back when nobody used them for a second, each by a proposal: the window that comes next
+/// must not pay for them.
+async fn quiet(skep: &Skep) -> Result<()> {
+    let deadline = Instant::now() + QUIET_WITHIN;
+    tokio::time::sleep(SLABS_GO_BACK).await;
+    let mut before = Figures::read(skep, ASKED).await?;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = Figures::read(skep, ASKED).await?;
+        let proposals = now.since(&before).proposals;
+        if proposals <= QUIET {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{proposals} proposals in {LOOK_EVERY:?}, unasked");
+        before = now;
+    }
+}
+
+/// Rate and CPU per operation beside another's.
+fn beside(ours: &Medians, other: &Medians) -> (f64, f64) {
+    (ours.per_second / other.per_second, ours.cpu_ms_per_op / other.cpu_ms_per_op)
+}
+
+fn tell_flat(what: &str, (rate, cpu): (f64, f64)) {
+    let flat = rate >= 1.0 - FLAT && cpu <= 1.0 + FLAT;
+    let verdict = if flat { "yes" } else { "NO" };
+    line(&format!("{what}: {rate:.3}x the rate, {cpu:.3}x the CPU; flat within 10 %: {verdict}"));
+}
