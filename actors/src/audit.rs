@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
 use protocol::audit::{CALLS_MAX, Call, Command, Head, Note, Signature};
 use protocol::peer::{Answer, Ask};
-use protocol::{ClusterId, GroupId, NodeId, TenantId, codec, nodes};
+use protocol::{ClusterId, GroupId, NodeId, Refusal, TenantId, codec, nodes};
 use raft::Host;
 use sha2::{Digest as _, Sha256};
 use tracing::{debug, warn};
@@ -170,23 +170,32 @@ impl Auditor {
         let command = Command::Append(pending.calls.clone());
         let command = protocol::Command::Audit(tenant, command);
         match self.write(tenant, command).await {
-            Ok(()) => figures().audit_calls.inc_by(pending.calls.len() as u64),
+            Ok(true) => figures().audit_calls.inc_by(pending.calls.len() as u64),
+            Ok(false) => self.hand_over(pending),
             Err(why) => self.again(tenant, pending, &why),
         }
     }
 
-    async fn write(&self, tenant: TenantId, command: protocol::Command) -> Result<(), String> {
+    /// Whether the calls are in the tenant's chain; when they are not, it has none.
+    async fn write(&self, tenant: TenantId, command: protocol::Command) -> Result<bool, String> {
         if tenant == TenantId::CLUSTER {
             let request = nodes::Request { command, once: None, note: None };
             let written = self.inner.host.propose_meta(request).await;
-            return written.map(drop).map_err(|error| error.to_string());
+            return written.map(|_| true).map_err(|error| error.to_string());
         }
         let Some(group) = self.inner.router.group_of(tenant) else {
             return Err("no cluster map".to_owned());
         };
         match self.inner.router.ask(group, Ask::propose(Box::new(command))).await.answered {
-            Ok(Answer::Applied(_)) => Ok(()),
+            Ok(Answer::Applied(applied)) => Ok(applied.outcome != Err(Refusal::NoTenant)),
             other => Err(format!("{other:?}")),
+        }
+    }
+
+    /// Of a tenant that is not there, the cluster tells what an operator asked.
+    fn hand_over(&self, pending: Pending) {
+        for Call { note, code, .. } in pending.calls {
+            self.take(TenantId::CLUSTER, note, &code);
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use protocol::time::Offset;
 use protocol::{Name, Time};
 
 /// Zones that were looked up.
@@ -18,26 +19,27 @@ pub fn is_zone(name: &Name) -> bool {
     zone(name).is_some()
 }
 
-/// Seconds that a zone is east of UTC at a moment; 0 without a zone.
+/// Where a zone is at a moment, and when that day and that month end; UTC without a zone.
 #[must_use]
-pub fn offset_s(name: Option<&Name>, at: Time) -> i32 {
-    let Some(zone) = name.and_then(zone) else { return 0 };
-    timestamp(at).map_or(0, |at| zone.to_offset(at).seconds())
+pub fn offset(name: Option<&Name>, at: Time) -> Offset {
+    let Some(zone) = name.and_then(zone) else { return Offset::default() };
+    let Some(now) = timestamp(at) else { return Offset::default() };
+    let now_s = zone.to_offset(now).seconds();
+    let date = zone.to_datetime(now).date();
+    let end_s = |last: Date| last.tomorrow().ok().and_then(|next| begin_s(next, &zone));
+    Offset {
+        now_s,
+        day_end_s: end_s(date).unwrap_or(now_s),
+        month_end_s: end_s(date.last_of_month()).unwrap_or(now_s),
+    }
 }
 
-/// When the calendar month of a zone ends that a moment is in.
-#[must_use]
-pub fn month_ends(name: Option<&Name>, at: Time) -> Time {
-    let utc = || at.month().next().start();
-    let Some(zone) = name.and_then(zone) else { return utc() };
-    let Some(now) = timestamp(at) else { return utc() };
-    let first = now.to_zoned(zone.clone()).date().last_of_month().tomorrow();
-    first.ok().and_then(|first| begins(first, zone)).unwrap_or_else(utc)
-}
-
-fn begins(date: Date, zone: TimeZone) -> Option<Time> {
-    let begin = date.to_zoned(zone).ok()?.timestamp().as_millisecond();
-    u64::try_from(begin).ok().map(Time)
+/// The offset by which the midnight of a date is the moment at which the date begins: where clocks
+/// skip midnight, that is when they do.
+fn begin_s(date: Date, zone: &TimeZone) -> Option<i32> {
+    let begin = date.to_zoned(zone.clone()).ok()?.timestamp().as_second();
+    let midnight = date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second();
+    i32::try_from(midnight - begin).ok()
 }
 
 fn timestamp(at: Time) -> Option<Timestamp> {
@@ -63,26 +65,49 @@ fn zones() -> MutexGuard<'static, BTreeMap<Name, TimeZone>> {
 
 #[cfg(test)]
 mod tests {
+    use protocol::Stamp;
+
     use super::*;
 
     fn name(text: &str) -> Name {
         Name::parse(text).unwrap()
     }
 
+    fn stamp(zone: Option<&Name>, time: Time) -> Stamp {
+        Stamp { time, offset: offset(zone, time), ..Stamp::default() }
+    }
+
     #[test]
-    fn offsets_and_months_follow_the_zone_through_its_clock_changes() {
+    fn days_and_months_end_by_the_clocks_of_the_zone_through_its_changes() {
         let berlin = name("Europe/Berlin");
         // 2026-03-29T00:59:59Z and a second later: one hour more.
         let before = Time(1_774_745_999_000);
-        assert_eq!(offset_s(Some(&berlin), before), 3_600);
-        assert_eq!(offset_s(Some(&berlin), before.plus_ms(1_000)), 7_200);
-        // March ends at 2026-03-31T22:00:00Z there, an hour before what its winter offset says.
-        assert_eq!(month_ends(Some(&berlin), before).to_string(), "2026-03-31T22:00:00.000Z");
+        let early = stamp(Some(&berlin), before);
+        assert_eq!(early.offset, Offset { now_s: 3_600, day_end_s: 7_200, month_end_s: 7_200 });
+        let late = stamp(Some(&berlin), before.plus_ms(1_000));
+        assert_eq!(late.offset.now_s, 7_200);
+        for stamp in [early, late] {
+            // That day has 23 hours.
+            assert_eq!(stamp.day_ends().to_string(), "2026-03-29T22:00:00.000Z");
+            assert_eq!(stamp.month_ends().to_string(), "2026-03-31T22:00:00.000Z");
+        }
+        assert_eq!(early.minute_ends().to_string(), "2026-03-29T01:00:00.000Z");
         let auckland = name("Pacific/Auckland");
         let late = Time(1_795_990_000_000);
         assert_eq!(late.to_string(), "2026-11-29T22:06:40.000Z");
-        assert_eq!(month_ends(Some(&auckland), late).to_string(), "2026-11-30T11:00:00.000Z");
-        assert_eq!(month_ends(None, late).to_string(), "2026-12-01T00:00:00.000Z");
+        let there = stamp(Some(&auckland), late);
+        assert_eq!(there.month_ends().to_string(), "2026-11-30T11:00:00.000Z");
+        assert_eq!(stamp(None, late).month_ends().to_string(), "2026-12-01T00:00:00.000Z");
+        assert_eq!(stamp(None, late).day_ends().to_string(), "2026-11-30T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_day_that_has_no_midnight_begins_when_clocks_are_changed() {
+        // Clocks go from 00:00 to 01:00 on 2026-09-06 in Santiago.
+        let santiago = name("America/Santiago");
+        let eve = stamp(Some(&santiago), Time(1_788_660_000_000));
+        assert_eq!(eve.time.to_string(), "2026-09-06T02:00:00.000Z");
+        assert_eq!(eve.day_ends().to_string(), "2026-09-06T04:00:00.000Z");
     }
 
     #[test]

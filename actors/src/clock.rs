@@ -88,7 +88,7 @@ impl ShardClock {
         let boot_us = boot_us();
         state.advance(boot_us, agreed_wall(boot_us).0 * 1000);
         let (time, steady) = (Time(state.shard_us / 1000), Steady(state.steady_us / 1000));
-        Stamp { time, steady, offset_s: 0 }
+        Stamp { time, steady, ..Stamp::default() }
     }
 }
 

@@ -15,6 +15,7 @@ use protocol::jobs::Worker;
 use protocol::keys::ApiKey;
 use protocol::peer::{Answer, Ask, Recall};
 use protocol::{Digest, GroupId, TenantId, codec};
+use tokio::sync::Semaphore;
 
 use crate::ask::AskError;
 use crate::clock;
@@ -42,6 +43,8 @@ use table::Table;
 pub(crate) const KIND_RECALL: u16 = 4;
 /// Views that are fetched again because they were called back while they travelled.
 const FETCHES_MAX: u32 = 8;
+/// Slabs that are asked for ahead of need at a time, so that those who wait find room.
+const AHEAD_MAX: usize = 256;
 /// How long an owner waits for one confirmation before it waits for the lease.
 const RECALL_TIMEOUT_MS: u32 = 400;
 
@@ -61,6 +64,8 @@ struct Inner {
     /// Numbers asks, for all keys: a later ask has a higher number.
     asks: AtomicU64,
     running: slabs::Running,
+    /// Places for asks that nobody waits for.
+    ahead: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Grants {
@@ -91,6 +96,7 @@ impl Grants {
             transport: OnceLock::new(),
             asks: AtomicU64::new(1),
             running: slabs::Running::default(),
+            ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -202,11 +208,9 @@ impl Grants {
 
     /// Drops what an owner calls back. When it returns, no request that begins later uses it.
     pub(crate) fn recalled(&self, group: GroupId, recall: Recall) {
-        for pass in self.inner.table.remove(|pass| {
+        self.retire(self.inner.table.remove(|pass| {
             pass.lease.group == group && recall.tenant.is_none_or(|tenant| pass.tenant.id == tenant)
-        }) {
-            self.retire(pass);
-        }
+        }));
     }
 
     /// Everything held of a group is void: the owner has forgotten it, or its time is over.

@@ -49,7 +49,7 @@ impl Owned {
     pub(crate) fn stamp(&self, view: &Machine, tenant: TenantId) -> Stamp {
         let stamp = self.clock.stamp();
         let zone = view.tenants.get(tenant).and_then(|tenant| tenant.time_zone.as_ref());
-        Stamp { offset_s: calendar::offset_s(zone, stamp.time), ..stamp }
+        Stamp { offset: calendar::offset(zone, stamp.time), ..stamp }
     }
 
     /// Replicates a command under this ownership. What takes rights away, or gives others, is
@@ -119,7 +119,8 @@ fn recall_of(command: &Command) -> Option<Option<TenantId>> {
         | Command::Node(_)
         | Command::Limits(..)
         | Command::Audit(..)
-        | Command::Lapse { .. } => None,
+        | Command::Lapse { .. }
+        | Command::Return { .. } => None,
     }
 }
 

@@ -8,14 +8,12 @@ use protocol::keys::Key;
 use protocol::peer::{Admission, Answer, Ask, Caller, LeaseId, View};
 use protocol::plans::Limits;
 use protocol::tenants::{Status, Tenant};
-use protocol::usage::Report;
 use protocol::{Digest, Refusal, TenantId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft::machine::Machine;
 
 use crate::ask::{Answered, Request, send};
 use crate::bounded::Counted;
-use crate::calendar;
 use crate::shard::Owned;
 
 /// Rows of one answer, whatever was asked for: an envelope is bounded.
@@ -117,8 +115,7 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
         }
         Ask::Usage { tenant, period } => view.tenants.get(*tenant).map_or(missing, |tenant| {
             let now = owned.stamp(view, tenant.id);
-            let resets_at = calendar::month_ends(tenant.time_zone.as_ref(), now.time);
-            Answer::Usage(Report { resets_at, ..view.usage.report(tenant, *period, now) })
+            Answer::Usage(view.usage.report(tenant, *period, now))
         }),
         Ask::Audit(wanted) if view.tenants.get(wanted.tenant).is_none() => missing,
         Ask::Audit(wanted) => {

@@ -127,7 +127,7 @@ pub fn told(outcome: &Outcome, success: u16) -> (u16, &'static str) {
 
 fn refused(refusal: &Refusal) -> (u16, &'static str) {
     match refusal {
-        Refusal::NotFound => (404, "not_found"),
+        Refusal::NotFound | Refusal::NoTenant => (404, "not_found"),
         Refusal::Exists
         | Refusal::TaskDone
         | Refusal::StaleAttempt { .. }

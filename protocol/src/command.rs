@@ -68,6 +68,11 @@ pub enum Command {
         /// Numbers of the requests that it still runs, in order.
         running: Vec<u64>,
     },
+    /// A node gives back what it does not use, of any tenants.
+    Return {
+        worker: Worker,
+        slabs: Vec<limits::Returned>,
+    },
 }
 
 impl Command {
@@ -85,7 +90,8 @@ impl Command {
             | Self::Marker
             | Self::Node(_)
             | Self::Plan(_)
-            | Self::Lapse { .. } => None,
+            | Self::Lapse { .. }
+            | Self::Return { .. } => None,
         }
     }
 }
@@ -182,6 +188,9 @@ pub enum Refusal {
     BadToken,
     #[error("the cluster already has an operator key")]
     Initialised,
+    /// To the caller the same as [`Refusal::NotFound`]; but no tenant's audit can tell of it.
+    #[error("not found")]
+    NoTenant,
 }
 
 /// Things that are counted against a bound.

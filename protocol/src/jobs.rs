@@ -147,6 +147,8 @@ pub struct Job {
     pub status: Status,
     /// Price of a document when the job was submitted, in millionths of a dollar.
     pub price_micros: u64,
+    /// Whether a tenant's key submitted it: what an operator submits is not metered.
+    pub metered: bool,
     pub created_at: Time,
     pub updated_at: Time,
     pub counts: Counts,

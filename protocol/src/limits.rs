@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::KeyId;
 use crate::jobs::Worker;
+use crate::{KeyId, TenantId};
 
 /// A limit by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -147,13 +147,26 @@ pub struct Slot {
     pub number: u64,
 }
 
-/// Who pays for a piece of work, and which of its requests it is. An operator's work names no key
-/// and spends no requests.
+/// Who pays for a piece of work, and which of its requests it is. An operator's work names no key:
+/// it spends nothing and is not metered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payer {
     pub key: Option<KeyId>,
     /// Held until it is released, its node is lost, or its time is over.
     pub slot: Option<Slot>,
+}
+
+/// Slabs that one command gives back, at most.
+pub const RETURNED_MAX: usize = 256;
+
+/// What a node has left of a slab that it gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returned {
+    pub tenant: TenantId,
+    pub key: KeyId,
+    /// Of the node's asks and returns; one that is not above the last is stale and changes nothing.
+    pub number: u64,
+    pub left: u64,
 }
 
 /// What is asked of a tenant's limits.
@@ -164,8 +177,6 @@ pub enum Command {
     /// A node wants requests to spend by itself. It has `left` of what it was given before; a
     /// request for a slab with a number not above the last one is refused.
     Slab { key: KeyId, worker: Worker, number: u64, left: u64, want: u64 },
-    /// A node gives back what it has left.
-    Return { key: KeyId, worker: Worker, number: u64, left: u64 },
     /// The request runs no longer.
     Release { slot: Slot },
 }

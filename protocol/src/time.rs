@@ -32,8 +32,27 @@ pub struct Stamp {
     /// Shard time.
     pub time: Time,
     pub steady: Steady,
-    /// Seconds that the tenant's zone is east of UTC at `time`; 0 where no tenant is concerned.
-    pub offset_s: i32,
+    /// Where the tenant's zone is; UTC where no tenant is concerned.
+    pub offset: Offset,
+}
+
+/// Seconds that a zone is east of UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Offset {
+    /// At the moment that the stamp tells.
+    pub now_s: i32,
+    /// When that day ends; another where clocks are changed meanwhile.
+    pub day_end_s: i32,
+    /// When that month ends.
+    pub month_end_s: i32,
+}
+
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 86_400_000;
+
+/// The moment at which clocks at an offset show `local_ms`.
+fn utc(local_ms: u64, offset_s: i32) -> Time {
+    Time(local_ms.saturating_add_signed(-i64::from(offset_s) * 1000))
 }
 
 impl Steady {
@@ -54,7 +73,7 @@ impl Stamp {
     /// What the tenant's wall clock shows, as if its zone were UTC.
     #[must_use]
     pub fn local(self) -> Time {
-        Time(self.time.0.saturating_add_signed(i64::from(self.offset_s) * 1000))
+        Time(self.time.0.saturating_add_signed(i64::from(self.offset.now_s) * 1000))
     }
 
     /// The tenant's calendar month.
@@ -63,23 +82,34 @@ impl Stamp {
         self.local().month()
     }
 
-    /// When the tenant's next month begins, should its zone keep the offset of now.
+    /// When the tenant's next month begins.
     #[must_use]
     pub fn month_ends(self) -> Time {
-        let local = self.month().next().start();
-        Time(local.0.saturating_add_signed(-i64::from(self.offset_s) * 1000))
+        utc(self.month().next().start().0, self.offset.month_end_s)
+    }
+
+    /// When the tenant's next day begins.
+    #[must_use]
+    pub fn day_ends(self) -> Time {
+        utc((self.day() + 1) * DAY_MS, self.offset.day_end_s)
+    }
+
+    /// When the next minute begins.
+    #[must_use]
+    pub fn minute_ends(self) -> Time {
+        utc((self.minute() + 1) * MINUTE_MS, self.offset.now_s)
     }
 
     /// The tenant's calendar day, counted from 1970-01-01.
     #[must_use]
     pub fn day(self) -> u64 {
-        self.local().0 / 86_400_000
+        self.local().0 / DAY_MS
     }
 
     /// The minute, counted from 1970-01-01T00:00 in the tenant's zone.
     #[must_use]
     pub fn minute(self) -> u64 {
-        self.local().0 / 60_000
+        self.local().0 / MINUTE_MS
     }
 }
 

@@ -158,6 +158,7 @@ impl Machine {
             Command::Limits(tenant, command) => limits::apply(self, now, tenant, command, effects),
             Command::Plan(plan) => tenants::adopt(self, now.time, &plan),
             Command::Audit(tenant, command) => audit::apply(self, now, index, tenant, command),
+            Command::Return { worker, slabs } => limits::give_back(self, now, worker, &slabs),
             Command::Lapse { worker, running } => limits::lapse(self, now, worker, &running),
             Command::Node(command) => nodes::apply(&mut self.nodes, now.time, command),
         }

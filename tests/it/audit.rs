@@ -86,6 +86,9 @@ async fn the_cluster_tells_what_operators_did_and_who_came_with_a_wrong_key() ->
         cluster.admin(0)?.json(Call::post("/v1/tenants").json(&tenant)?).await?.body;
     let id = tenant["id"].as_str().context("no id")?;
     let _: Value = cluster.admin(1)?.json(Call::delete("/v1/tenants").segment(id)).await?.body;
+    // Nobody else is left to tell of it.
+    let suspend = Call::post("/v1/tenants").segment(id).segment("suspend");
+    denied(cluster.admin(0)?.json::<Value>(suspend).await, 404)?;
     denied(cluster.client_of(2, "sk_live_nobody")?.json::<Value>(Call::get("/v1/me")).await, 401)?;
 
     // Whatever node leads the meta group, what was acknowledged is told by the others.

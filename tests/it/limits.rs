@@ -39,6 +39,9 @@ async fn limits_are_told_and_kept_alike_on_every_node_and_outlive_each() {
         policies::each_is_explained_refuses_alone_and_spends_nothing(cluster)
             .await
             .context("policies")?;
+        policies::what_operators_do_for_a_tenant_spends_nothing(cluster)
+            .await
+            .context("operators")?;
         policies::in_shadow_mode_none_refuses_and_all_count(cluster).await.context("shadow")?;
         lane::both_ways_into_a_node_answer_alike(cluster).await.context("two ways")?;
         lane::a_suspension_holds_when_it_is_acknowledged(cluster).await.context("suspension")?;

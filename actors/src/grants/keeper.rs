@@ -15,8 +15,8 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const WALK_EVERY_US: u64 = 500_000;
 /// A lease is prolonged when less than this is left of it.
 const RENEW_BELOW_US: u64 = 900_000;
-/// A slab that was not used for this long is given back.
-const SLAB_IDLE: Duration = Duration::from_secs(1);
+/// A slab that was not used for this long is given back. Who has to wait for it is told 3 s.
+const SLAB_IDLE: Duration = Duration::from_secs(2);
 /// A pass that was not used for this long is forgotten.
 const PASS_IDLE: Duration = Duration::from_secs(30);
 /// A lease that was not used for this long is closed.
@@ -119,18 +119,14 @@ impl Grants {
     /// Gives idle slabs back and forgets idle passes.
     fn let_go(&self) {
         let now_us = clock::boot_us();
-        for pass in self.inner.table.forget(|pass| pass.idle_for(now_us) > PASS_IDLE) {
-            self.retire(pass);
-        }
+        self.retire(self.inner.table.forget(|pass| pass.idle_for(now_us) > PASS_IDLE));
         let hoards = |pass: &Pass| {
             pass.admission() == Admission::Slabs
                 && pass.left() > 0
                 && pass.idle_for(now_us) > SLAB_IDLE
         };
-        for pass in self.inner.table.find(hoards) {
-            let left = pass.drain();
-            self.give_back(&pass, left);
-        }
+        let hoarded = self.inner.table.find(hoards).into_iter();
+        self.give_back(hoarded.map(|pass| (pass.drain(), pass)).collect());
     }
 }
 

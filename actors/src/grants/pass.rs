@@ -32,6 +32,8 @@ pub struct Pass {
     dead: AtomicBool,
     /// Requests that may be admitted.
     left: AtomicU64,
+    /// The owner knows of a slab that is here.
+    out: AtomicBool,
     slab_ends_us: AtomicU64,
     /// An ask for more is under way.
     pub(super) asking: AtomicBool,
@@ -96,6 +98,7 @@ impl Pass {
             ends_us,
             dead: AtomicBool::new(false),
             left: AtomicU64::new(0),
+            out: AtomicBool::new(false),
             slab_ends_us: AtomicU64::new(0),
             asking: AtomicBool::new(false),
             asked: Notify::new(),
@@ -202,6 +205,7 @@ impl Pass {
         self.slab_ends_us.store(ends, Ordering::Release);
         self.left.fetch_add(slab.granted, Ordering::AcqRel);
         self.room.store(slab.room, Ordering::Relaxed);
+        self.out.store(true, Ordering::Release);
         if slab.granted > 0 {
             let mut last = self.slab.lock().unwrap_or_else(|_| std::process::abort());
             *last = LastSlab { at_us: asked_us, granted: slab.granted, tight: slab.tight };
@@ -246,6 +250,11 @@ impl Pass {
         self.dead.store(true, Ordering::Release);
         self.asked.notify_waiters();
         self.left.swap(0, Ordering::AcqRel)
+    }
+
+    /// Whether the owner has it that a slab is out here; from now on it is not.
+    pub(super) fn give_up(&self) -> bool {
+        self.out.swap(false, Ordering::AcqRel)
     }
 
     /// Takes all that is left, to be given back.

@@ -1,13 +1,13 @@
 //! Getting, using and giving back slabs; and the numbers of requests that run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use protocol::limits::{Command, Policy, Slot};
+use protocol::limits::{Command, Policy, RETURNED_MAX, Returned, Slot};
 use protocol::peer::{Admission, Answer, Ask, LimitsView};
-use protocol::{Refusal, Reply, TenantId};
+use protocol::{GroupId, Refusal, Reply, TenantId};
 use tokio::time::Instant;
 
 use super::pass::{Admitted, Pass};
@@ -19,6 +19,11 @@ use crate::figures::figures;
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// A slab is to last about this long.
 const SLAB_US: u64 = 250_000;
+/// A small one may last longer: each costs an entry, and the owner gives a third of what there is.
+const SMALL_US: u64 = 4_000_000;
+const SMALL_MAX: u64 = 64;
+/// What somebody gets who asks for the first time.
+const FIRST: u64 = 16;
 /// The largest slab.
 const SLAB_MAX: u64 = 1_000_000;
 
@@ -81,9 +86,14 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.grants.inner.running.end(self.slot.number);
         let (grants, tenant, slot) = (self.grants.clone(), self.tenant, self.slot);
+        let Some(group) = grants.inner.router.get().and_then(|router| router.group_of(tenant))
+        else {
+            return;
+        };
         tokio::spawn(async move {
             // Should this be lost, the slot ends with the node's lease or its own time.
-            grants.tell(tenant, Command::Release { slot }).await;
+            let command = protocol::Command::Limits(tenant, Command::Release { slot });
+            grants.tell(group, command).await;
         });
     }
 }
@@ -175,15 +185,21 @@ impl Grants {
     pub(super) fn prefetch(&self, pass: &Arc<Pass>) {
         if pass.admission() != Admission::Slabs
             || !pass.is_low()
+            || pass.asking.load(Ordering::Relaxed)
             || pass.dry().is_some()
-            || pass.asking.swap(true, Ordering::AcqRel)
         {
+            return;
+        }
+        // Beyond that, whoever needs more waits for it.
+        let Ok(place) = Arc::clone(&self.inner.ahead).try_acquire_owned() else { return };
+        if pass.asking.swap(true, Ordering::AcqRel) {
             return;
         }
         let (grants, pass) = (self.clone(), Arc::clone(pass));
         tokio::spawn(async move {
             // Whoever needs it asks again and hears the error.
             let _ = grants.ask(&pass, 0).await;
+            drop(place);
         });
     }
 
@@ -193,7 +209,7 @@ impl Grants {
         pass.asking.store(false, Ordering::Release);
         pass.asked.notify_waiters();
         if pass.is_dead() {
-            self.retire(Arc::clone(pass));
+            self.retire(vec![Arc::clone(pass)]);
         }
         asked
     }
@@ -223,41 +239,50 @@ impl Grants {
         Ok(())
     }
 
-    /// As much as will be used in [`SLAB_US`] at the pace since the last slab.
+    /// As much as will be used in [`SLAB_US`] at the pace since the last slab, or in [`SMALL_US`] if
+    /// that is little.
     fn wanted(&self, pass: &Pass, now_us: u64) -> u64 {
         let spent = pass.spent.swap(0, Ordering::Relaxed);
         let last = pass.last_slab();
         let took_us = now_us.saturating_sub(last.at_us).max(1_000);
-        let pace = u128::from(spent) * u128::from(SLAB_US) / u128::from(took_us);
+        let within = |us: u64| {
+            let spent = u128::from(spent) * u128::from(us) / u128::from(took_us);
+            u64::try_from(spent).unwrap_or(SLAB_MAX)
+        };
         // Growing at most twofold, so that one burst does not hoard.
-        let bound = (last.granted * 2).clamp(8, SLAB_MAX);
-        u64::try_from(pace).unwrap_or(SLAB_MAX).clamp(1, bound)
+        let bound = (last.granted * 2).clamp(FIRST, SLAB_MAX);
+        within(SLAB_US).max(within(SMALL_US).min(SMALL_MAX)).clamp(FIRST, bound)
     }
 
-    /// Ends a pass and gives back what it has left.
-    pub(super) fn retire(&self, pass: Arc<Pass>) {
-        let left = pass.kill();
-        if pass.admission() == Admission::Slabs {
-            self.give_back(&pass, left);
+    /// Ends passes and gives back what they have left.
+    pub(super) fn retire(&self, passes: Vec<Arc<Pass>>) {
+        let ended = passes.into_iter().map(|pass| (pass.kill(), pass)).collect();
+        self.give_back(ended);
+    }
+
+    /// Gives requests back that were taken out of the passes.
+    pub(super) fn give_back(&self, passes: Vec<(u64, Arc<Pass>)>) {
+        let mut of_groups: BTreeMap<GroupId, Vec<Returned>> = BTreeMap::new();
+        for (left, pass) in passes.into_iter().filter(|(_, pass)| pass.give_up()) {
+            let number = self.inner.asks.fetch_add(1, Ordering::Relaxed);
+            let returned = Returned { tenant: pass.tenant.id, key: pass.key, number, left };
+            of_groups.entry(pass.lease.group).or_default().push(returned);
+        }
+        for (group, returned) in of_groups {
+            let grants = self.clone();
+            tokio::spawn(async move {
+                for slabs in returned.chunks(RETURNED_MAX) {
+                    let (worker, slabs) = (grants.inner.me, slabs.to_vec());
+                    // Should this be lost, a slab ends with the next ask or with the lease.
+                    grants.tell(group, protocol::Command::Return { worker, slabs }).await;
+                }
+            });
         }
     }
 
-    /// Gives requests back that were taken out of the pass.
-    pub(super) fn give_back(&self, pass: &Arc<Pass>, left: u64) {
-        let number = self.inner.asks.fetch_add(1, Ordering::Relaxed);
-        let (key, worker, tenant) = (pass.key, self.inner.me, pass.tenant.id);
-        let grants = self.clone();
-        tokio::spawn(async move {
-            // Should this be lost, the slab ends with the next ask or with the lease.
-            grants.tell(tenant, Command::Return { key, worker, number, left }).await;
-        });
-    }
-
-    async fn tell(&self, tenant: TenantId, command: Command) {
+    async fn tell(&self, group: GroupId, command: protocol::Command) {
         let Some(router) = self.inner.router.get() else { return };
-        let Some(group) = router.group_of(tenant) else { return };
-        let command = Box::new(protocol::Command::Limits(tenant, command));
-        let routed = router.ask(group, Ask::propose(command)).await;
+        let routed = router.ask(group, Ask::propose(Box::new(command))).await;
         if let Err(error) = routed.answered {
             tracing::debug!(%error, "limits not given back");
         }

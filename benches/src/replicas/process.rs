@@ -15,8 +15,8 @@ use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
 use protocol::owner::Epoch;
 use protocol::plans::{Override, Overrides, Shipped};
 use protocol::{
-    ClusterId, Command, Digest, GroupId, Name, NodeId, Proposal, Stamp, TenantId, Time, codec,
-    tenants, usage,
+    ClusterId, Command, Digest, GroupId, KeyId, Name, NodeId, Proposal, Stamp, TenantId, Time,
+    codec, tenants, usage,
 };
 use raft::network::{Identity, Kind, Listener, Peer, Peers, Service, Services, ask_to_join};
 use raft::node::{JoinAnswer, JoinRequest, RaftService};
@@ -36,6 +36,8 @@ const GROUP: GroupId = GroupId(1);
 const POLL: Duration = Duration::from_millis(100);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 const TENANT: TenantId = TenantId(0x0190_0000_0000_7000_8000_0000_0000_0001);
+/// The key that the tenant is made with.
+const PAYER: Payer = Payer { key: Some(KeyId(1)), slot: None };
 
 /// What the process is.
 #[derive(Debug, Args)]
@@ -240,7 +242,7 @@ async fn write(group: Group, epoch: Epoch, until: Instant) -> Seen {
         if since >= until {
             return seen;
         }
-        let scan = usage::Command::Scan { documents: 1, tokens: 40, payer: Payer::default() };
+        let scan = usage::Command::Scan { documents: 1, tokens: 40, payer: PAYER };
         let command = Command::Usage(TENANT, scan);
         match group.propose(epoch, Proposal::new(Stamp::at(wall()), command)).await {
             Ok(applied) => match applied.outcome {

@@ -190,8 +190,12 @@ fn signers(checkpoint: &Checkpoint, head: &Digest, trust: &Trust) -> Result<usiz
         }
         nodes.insert(&key.node);
     }
-    if nodes.len() < trust.quorum {
-        let (got, wanted) = (nodes.len(), trust.quorum);
+    let wanted = match tenant {
+        TenantId::CLUSTER => trust.cluster_quorum,
+        _ => trust.quorum,
+    };
+    if nodes.len() < wanted {
+        let got = nodes.len();
         return Err(Fault::Checkpoint(format!("{got} of {wanted} trusted nodes have signed")));
     }
     Ok(nodes.len())

@@ -101,6 +101,8 @@ impl Told {
                 let group = self.group;
                 Ok(Written { reply, replayed, group, index, served, left })
             }
+            // Nobody has told of it yet.
+            Err(refusal @ Refusal::NoTenant) => Err(refused(refusal)),
             Err(refusal) => Err(refused(refusal).served(served).committed()),
         }
     }
@@ -285,7 +287,7 @@ pub fn unanswered(error: &AskError) -> Problem {
 pub fn refused(refusal: Refusal) -> Problem {
     let detail = refusal.to_string();
     match refusal {
-        Refusal::NotFound => Problem::not_found(),
+        Refusal::NotFound | Refusal::NoTenant => Problem::not_found(),
         Refusal::Exists
         | Refusal::TaskDone
         | Refusal::StaleAttempt { .. }
@@ -356,6 +358,7 @@ mod tests {
         let (limit, used, wanted, retry_after_ms) = (1, 1, 1, 1);
         for refusal in [
             Refusal::NotFound,
+            Refusal::NoTenant,
             Refusal::Exists,
             Refusal::StaleOwner { got: 1, now: 2 },
             Refusal::StaleAttempt { got: 1, newest: 2 },

@@ -210,6 +210,7 @@ async fn trust(State(app): State<App>, _: Operator, _: NoQuery) -> Result<Respon
     app.sync_map().await?;
     let map = app.map()?;
     let replicas = map.nodes.len().min(protocol::nodes::REPLICAS);
+    let of_map = map.groups.get(&GroupId::META).map_or(1, |placement| placement.replicas.len());
     let nodes = map.nodes.values().map(|node| wire::TrustedKey {
         node: node.id.to_string(),
         key_id: key_id(&node.registration.key),
@@ -219,6 +220,7 @@ async fn trust(State(app): State<App>, _: Operator, _: NoQuery) -> Result<Respon
     let trust = wire::Trust {
         cluster_id: map.cluster.to_string(),
         quorum: replicas / 2 + 1,
+        cluster_quorum: of_map / 2 + 1,
         nodes: nodes.collect(),
     };
     Ok(axum::Json(trust).into_response())

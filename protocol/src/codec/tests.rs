@@ -5,7 +5,7 @@ use crate::command::{Command, Entry, Proposal};
 use crate::id::{Digest, JobId, KeyId, NodeId, TenantId};
 use crate::jobs::{self, Blob, TaskResult, Worker};
 use crate::keys::{KeyOverrides, NewKey, Scopes};
-use crate::limits::{Payer, Slot};
+use crate::limits::{Payer, Returned, Slot};
 use crate::nodes::{self, Registration};
 use crate::owner::{Epoch, OpenOwner};
 use crate::plans::{Overrides, Shipped};
@@ -54,6 +54,7 @@ fn golden_bytes_stay() {
     let worker = Worker { node: NodeId(3), incarnation: 4 };
     let slot = Some(Slot { worker, number: 5 });
     let payer = Payer { key: Some(KeyId(1)), slot };
+    let returned = Returned { tenant, key: KeyId(1), number: 6, left: 7 };
     let commands = [
         Command::OpenOwner(OpenOwner { node: NodeId(1), incarnation: 2, term: 3 }),
         Command::Marker,
@@ -65,6 +66,7 @@ fn golden_bytes_stay() {
             jobs::Command::Complete { job: JobId(9), task: 1, attempt: 2, result },
         ),
         Command::Node(nodes::Command::Join { token: digest, registration }),
+        Command::Return { worker, slabs: vec![returned] },
     ];
     let written: Vec<String> =
         commands.into_iter().map(|command| hex(&encode(&entry(command)).unwrap())).collect();

@@ -74,6 +74,8 @@ pub struct Trust {
     pub cluster_id: String,
     /// Signatures of different nodes that a checkpoint needs.
     pub quorum: usize,
+    /// Those that a checkpoint of the cluster's own audit needs: every node has a replica of it.
+    pub cluster_quorum: usize,
     pub nodes: Vec<TrustedKey>,
 }
 

@@ -165,7 +165,7 @@ pub(super) fn apply(
     command: Command,
 ) -> Outcome {
     if !has_chain(machine, tenant) {
-        return Err(Refusal::NotFound);
+        return Err(Refusal::NoTenant);
     }
     let Command::Append(calls) = command;
     for Call { note, code, count } in calls {

@@ -61,6 +61,7 @@ fn is_remembered(refusal: &Refusal) -> bool {
         | Refusal::VersionMismatch { .. }
         | Refusal::Initialised => true,
         Refusal::NotFound
+        | Refusal::NoTenant
         | Refusal::StaleOwner { .. }
         | Refusal::StaleAttempt { .. }
         | Refusal::ScopeMissing(_)

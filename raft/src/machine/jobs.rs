@@ -113,18 +113,17 @@ fn submit(
     }
     let total: u32 = tasks.iter().map(|task| task.documents).sum();
     check_size(&machine.jobs, row, u64::from(total))?;
-    let price_micros = row.plan.unit_price_micros();
-    let micros = u64::from(total) * price_micros;
-    let charge = Charge {
-        key: payer.key,
-        requests: u64::from(payer.key.is_some()),
-        units: u64::from(total),
-        micros,
-        slot: payer.slot,
-        only: None,
-    };
-    limits::charge(machine, tenant, now, &charge, effects)?;
-    machine.limits.reserve(tenant, micros);
+    let metered = payer.key.is_some();
+    let price_micros = if metered { row.plan.unit_price_micros() } else { 0 };
+    if metered {
+        let units = u64::from(total);
+        let micros = units * price_micros;
+        let Payer { key, slot } = payer;
+        let charge = Charge { key, requests: 1, units, micros, slot, only: None };
+        limits::charge(machine, tenant, now, &charge, effects)?;
+        machine.limits.reserve(tenant, micros);
+        machine.usage.add(tenant, now, &Usage { calls: 1, units, ..Usage::default() });
+    }
     let queued = |spec: TaskSpec| Task {
         input: spec.input,
         documents: spec.documents,
@@ -136,13 +135,12 @@ fn submit(
         priority,
         status: Status::Queued,
         price_micros,
+        metered,
         created_at: now.time,
         updated_at: now.time,
         counts: Counts { total, ..Counts::default() },
         tasks: tasks.into_iter().map(queued).collect(),
     };
-    let spent = Usage { calls: 1, units: u64::from(total), ..Usage::default() };
-    machine.usage.add(tenant, now, &spent);
     machine.jobs.jobs.insert((tenant, id), job.clone());
     machine.jobs.open.insert((tenant, id));
     *machine.jobs.waiting.entry(tenant).or_default() += u64::from(total);
@@ -237,12 +235,15 @@ fn complete(
     job.updated_at = now.time;
     let documents = task.documents;
     settle(job);
-    let (status, counts, price) = (job.status, job.counts, job.price_micros);
+    let (status, counts, price, metered) = (job.status, job.counts, job.price_micros, job.metered);
     if status.is_terminal() {
         machine.jobs.close(tenant, id);
     }
     machine.jobs.no_longer_waiting(tenant, documents);
     machine.limits.settle(tenant, u64::from(documents) * price);
+    if !metered {
+        return Ok(Reply::Completed { status, counts });
+    }
     let used = Usage {
         documents: u64::from(result.done),
         cached: u64::from(result.cached),

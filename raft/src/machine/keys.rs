@@ -107,7 +107,7 @@ pub(super) fn apply(
     command: Command,
 ) -> Outcome {
     if machine.tenants.get(tenant).is_none() {
-        return Err(Refusal::NotFound);
+        return Err(Refusal::NoTenant);
     }
     match command {
         Command::Create(new) => {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::jobs::Worker;
-use protocol::limits::{Command, Policy, Slot};
+use protocol::limits::{Command, Policy, Returned, Slot};
 use protocol::plans::Limits;
 use protocol::tenants::Tenant;
 use protocol::{Effect, KeyId, Outcome, Refusal, Reply, Stamp, Steady, TenantId};
@@ -251,9 +251,6 @@ pub(super) fn apply(
             let ask = slabs::Ask { tenant, key, worker, number, left };
             slabs::grant(machine, now, ask, want, effects)
         }
-        Command::Return { key, worker, number, left } => {
-            slabs::give_back(machine, now, slabs::Ask { tenant, key, worker, number, left })
-        }
         Command::Release { slot } => {
             machine.limits.slots.remove(&(tenant, slot));
             Ok(Reply::Done)
@@ -288,6 +285,19 @@ fn check(
     Ok(Reply::Limits(Box::new(
         machine.limits_view(tenant, Some(key), now).ok_or(Refusal::NotFound)?,
     )))
+}
+
+/// A node gives back what it does not use.
+pub(super) fn give_back(
+    machine: &mut Machine,
+    now: Stamp,
+    worker: Worker,
+    returned: &[Returned],
+) -> Outcome {
+    for &Returned { tenant, key, number, left } in returned {
+        slabs::give_back(machine, now, slabs::Ask { tenant, key, worker, number, left });
+    }
+    Ok(Reply::Done)
 }
 
 /// What a node held is lost: its lease is over.

@@ -50,7 +50,7 @@ impl Book {
 
     /// The tenant, if its keys may work at `now`.
     pub(super) fn admitted(&self, tenant: TenantId, now: Time) -> Result<&Tenant, Refusal> {
-        let tenant = self.get(tenant).ok_or(Refusal::NotFound)?;
+        let tenant = self.get(tenant).ok_or(Refusal::NoTenant)?;
         match tenant.status(now) {
             Status::Trial | Status::Active => Ok(tenant),
             Status::Suspended => Err(Refusal::TenantSuspended),
@@ -118,7 +118,7 @@ pub(super) fn apply(
         }
         Command::Update { .. } | Command::Suspend | Command::Resume | Command::Delete => command,
     };
-    let tenant = machine.tenants.tenants.get_mut(&id).ok_or(Refusal::NotFound)?;
+    let tenant = machine.tenants.tenants.get_mut(&id).ok_or(Refusal::NoTenant)?;
     match change {
         Command::Create(_) => unreachable!("handled above"),
         Command::Update { name, domain, time_zone, region, if_version } => {

@@ -14,6 +14,8 @@ use protocol::{
 use super::*;
 
 const ACME: TenantId = TenantId(1);
+/// The key that a tenant is made with.
+const PAYER: Payer = Payer { key: Some(KeyId(1)), slot: None };
 const DAY: u64 = 86_400_000;
 /// The middle of a month.
 const START: u64 = 1_795_219_200_000;
@@ -146,11 +148,7 @@ fn revoke(id: u32) -> Command {
 fn scan(documents: u32) -> Command {
     Command::Usage(
         ACME,
-        usage::Command::Scan {
-            documents,
-            tokens: 10 * u64::from(documents),
-            payer: Payer::default(),
-        },
+        usage::Command::Scan { documents, tokens: 10 * u64::from(documents), payer: PAYER },
     )
 }
 
@@ -161,10 +159,7 @@ fn blob() -> Blob {
 fn submit(job: u128, tasks: &[u32]) -> Command {
     let tasks = tasks.iter().map(|&documents| TaskSpec { input: blob(), documents }).collect();
     let priority = Priority::Normal;
-    Command::Job(
-        ACME,
-        jobs::Command::Submit { id: JobId(job), priority, tasks, payer: Payer::default() },
-    )
+    Command::Job(ACME, jobs::Command::Submit { id: JobId(job), priority, tasks, payer: PAYER })
 }
 
 fn lease(job: u128, task: u32, node: u64) -> Command {

@@ -106,16 +106,11 @@ pub(super) fn apply(
     match command {
         Command::Scan { documents, tokens, payer } => {
             let row = machine.tenants.admitted(tenant, now.time)?;
+            let Some(key) = payer.key else { return Ok(Reply::Scanned) };
             let units = u64::from(documents);
             let micros = units * row.plan.unit_price_micros();
-            let charge = Charge {
-                key: payer.key,
-                requests: u64::from(payer.key.is_some()),
-                units,
-                micros,
-                slot: payer.slot,
-                only: None,
-            };
+            let charge =
+                Charge { key: Some(key), requests: 1, units, micros, slot: payer.slot, only: None };
             limits::charge(machine, tenant, now, &charge, effects)?;
             let used =
                 Usage { calls: 1, documents: units, cached: 0, tokens, cost_micros: micros, units };

@@ -11,6 +11,7 @@ use tests::raw::Request;
 use super::refusals::{refusal_of, refused, within_a_minute};
 use super::{
     CHECK, ROUTES, admitted, limited_to, says_quota_of_periods_only, soon, spend, spent, spent_of,
+    work,
 };
 use crate::stage::{Account, call, same, text};
 
@@ -102,6 +103,36 @@ async fn explained(
         }
     }
     Ok(())
+}
+
+/// Nor is it in the tenant's usage: neither when it is asked nor when a job is done.
+pub(super) async fn what_operators_do_for_a_tenant_spends_nothing(cluster: &Cluster) -> Result<()> {
+    let limits = json!({"rate": 0, "burst": 5, "per_month": 3, "budget": 1, "concurrency": 2});
+    let home = limited_to(cluster, "helped", limits).await?;
+    let usage = async |node: usize| -> Result<Value> {
+        call(cluster, node, &home.key, "GET", "/v1/usage", None).await?.ok(200)
+    };
+    let before = (spent(cluster, 0, &home.key).await?, usage(0).await?);
+    let admin = cluster.admin_key()?;
+    let act = async |node: usize, request: Request| {
+        request.bearer(admin).header("X-Tenant-Id", &home.id).send(&cluster.url(node)).await
+    };
+    for node in 0..cluster.len() {
+        for route in ["/v1/scan", "/v1/analyze"] {
+            let body = work(route, 2 * DOCUMENTS).to_string();
+            admitted(&act(node, Request::post(route).json(body)).await?).context(route)?;
+        }
+        let job = Request::post("/v1/jobs").json(work("/v1/jobs", DOCUMENTS).to_string());
+        let job = text(&admitted(&act(node, job).await?)?, "id")?;
+        soon("the job is done", async || {
+            let target = format!("/v1/jobs/{job}");
+            let job = call(cluster, node, &home.key, "GET", &target, None).await?.ok(200)?;
+            same("status", job["status"].as_str(), Some("completed"))
+        })
+        .await?;
+    }
+    let after = (spent(cluster, 1, &home.key).await?, usage(1).await?);
+    same("spent and used", after, before)
 }
 
 /// A slot is freed a moment after the answer.

@@ -140,17 +140,16 @@ fn signatures_of_strangers_and_too_few_of_ours_do_not_count() {
     let trust = Trust {
         cluster_id: ClusterId(1).to_string(),
         quorum: 2,
+        cluster_quorum: 3,
         nodes: (1..=3).map(key).collect(),
     };
+    let hex = |sig: &[u8]| sig.iter().map(|byte| format!("{byte:02x}")).collect();
     let head = records[1].computed();
     let bytes = signed(ClusterId(1), TenantId(2), 2, &head);
     let sign = |node: u8, secret: u8| Signature {
         node: format!("n{node}"),
         key_id: key(node).key_id,
-        sig: Signer::sign_bytes(&[secret; 32], &bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
+        sig: hex(&Signer::sign_bytes(&[secret; 32], &bytes)),
     };
     end.signatures = vec![sign(1, 1), sign(1, 1)];
     assert!(signers(&end, &head, &trust).is_err(), "one node twice");
@@ -158,6 +157,18 @@ fn signatures_of_strangers_and_too_few_of_ours_do_not_count() {
     assert!(signers(&end, &head, &trust).is_err(), "a false signature");
     end.signatures = vec![sign(1, 1), sign(3, 3)];
     assert_eq!(signers(&end, &head, &trust), Ok(2));
+    let bytes = signed(ClusterId(1), TenantId::CLUSTER, 2, &head);
+    let sign = |node: u8| Signature {
+        node: format!("n{node}"),
+        key_id: key(node).key_id,
+        sig: hex(&Signer::sign_bytes(&[node; 32], &bytes)),
+    };
+    let mut of_cluster = checkpoint(&records);
+    of_cluster.tenant_id = TenantId::CLUSTER.to_string();
+    of_cluster.signatures = vec![sign(1), sign(2)];
+    assert!(signers(&of_cluster, &head, &trust).is_err(), "the cluster's needs one more");
+    of_cluster.signatures.push(sign(3));
+    assert_eq!(signers(&of_cluster, &head, &trust), Ok(3));
     let other = Trust { cluster_id: ClusterId(5).to_string(), ..trust };
     assert!(signers(&end, &head, &other).is_err(), "another cluster");
 }

@@ -3,14 +3,16 @@
 use protocol::keys::Key;
 use protocol::limits::{Policy, Scope, Span};
 use protocol::plans::Limits;
-use protocol::{Refusal, Stamp, Steady};
+use protocol::time::Offset;
+use protocol::{Refusal, Stamp, Steady, Time};
 use serde::Serialize;
 
 /// One request in the unit that buckets count in. A rate per second is as many of these per
 /// millisecond.
 pub(super) const TOKEN: u64 = 1_000;
-/// Where only others' tokens could help, a caller is told to come back after this.
-const HELD_MS: u64 = 1_000;
+/// Where only others' tokens could help, a caller is told to come back after this: nodes give back by
+/// then what they do not use.
+const HELD_MS: u64 = 3_000;
 /// A bucket that never gains is as well looked at after an hour.
 const NEVER_MS: u64 = 3_600_000;
 /// Windows of tenants in other zones may be this much behind.
@@ -98,6 +100,14 @@ impl Window {
     }
 }
 
+/// When a window ends that is open at `now`.
+pub(super) fn ends(span: Span, now: Stamp) -> Time {
+    match span {
+        Span::Minute => now.minute_ends(),
+        Span::Day => now.day_ends(),
+    }
+}
+
 /// What an account has spent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Ledger {
@@ -164,20 +174,20 @@ impl Ledger {
         let Some(span) = policy.span() else {
             return self.check_bucket(terms, policy, amount);
         };
-        let left_ms = span.ms() - now.local().0 % span.ms();
         let limit = match span {
             Span::Minute => terms.per_minute,
             Span::Day => terms.per_day,
         };
         let window = self.window(span);
         let Some(limit) = limit.filter(|&limit| window.room(limit) < amount) else { return Ok(()) };
+        let resets_at = ends(span, now);
         Err(Refusal::Quota {
             policy,
             limit,
             used: window.used + window.reserved,
             wanted: amount,
-            resets_at: now.time.plus_ms(left_ms),
-            retry_after_ms: left_ms,
+            resets_at,
+            retry_after_ms: resets_at.ms_since(now.time),
         })
     }
 
@@ -221,9 +231,9 @@ impl Ledger {
     /// Whether no ledger at all would say the same. Zones differ, so windows are kept a day longer.
     pub(super) fn is_blank(&self, terms: &Terms, now: Stamp) -> bool {
         let mut at_now = *self;
-        at_now.advance(terms, Stamp { offset_s: 0, ..now });
+        let utc = Stamp { offset: Offset::default(), ..now };
+        at_now.advance(terms, utc);
         let full = at_now.level.is_none_or(|level| level == terms.full());
-        let utc = Stamp { offset_s: 0, ..now };
         let minute = self.minute.used + self.minute.reserved == 0
             || self.minute.number + ZONES_MINUTES < utc.minute();
         let day = self.day.used + self.day.reserved == 0 || self.day.number + 2 < utc.day();

@@ -112,8 +112,8 @@ pub(super) fn grant(
         tight,
         denied: denied.map(Box::new),
         window_ms: match (by_minute, by_day) {
-            (true, _) => Some(60_000 - now.local().0 % 60_000),
-            (false, true) => Some(86_400_000 - now.local().0 % 86_400_000),
+            (true, _) => Some(now.minute_ends().ms_since(now.time)),
+            (false, true) => Some(now.day_ends().ms_since(now.time)),
             (false, false) => None,
         },
     }))
@@ -126,22 +126,21 @@ fn settle(ledger: &mut Ledger, held: &Slab, spent: u64, back: u64) {
     ledger.day.settle(held.day, spent, back);
 }
 
-pub(super) fn give_back(machine: &mut Machine, now: Stamp, ask: Ask) -> Outcome {
+/// Changes nothing when the node holds no slab of that key, or has asked for another since.
+pub(super) fn give_back(machine: &mut Machine, now: Stamp, ask: Ask) {
     let name = (ask.worker, ask.tenant, ask.key);
-    let Some(held) = machine.limits.slabs.get(&name).copied() else { return Ok(Reply::Done) };
-    if ask.number <= held.number {
-        return Err(Refusal::StaleAsk);
-    }
+    let held = machine.limits.slabs.get(&name).copied();
+    let Some(held) = held.filter(|held| ask.number > held.number) else { return };
     let back = ask.left.min(held.left);
     for row in [(ask.tenant, None), (ask.tenant, Some(ask.key))] {
         let terms = terms(machine, row).unwrap_or_default();
+        // As with a lapse, windows move on with the next request.
         let ledger = machine.limits.ledgers.entry(row).or_default();
-        ledger.advance(&terms, now);
+        ledger.refill(&terms, now);
         settle(ledger, &held, held.left - back, back);
         ledger.put(&terms, back);
     }
     machine.limits.slabs.remove(&name);
-    Ok(Reply::Done)
 }
 
 /// All slabs of a node are lost. Their room is free again; of a window they stay reserved.

@@ -64,7 +64,7 @@ impl World {
 
     fn stamp(&self) -> Stamp {
         let time = Time(1_795_219_200_000 + self.real);
-        Stamp { time, steady: Steady(self.steady), offset_s: 0 }
+        Stamp { time, steady: Steady(self.steady), ..Stamp::default() }
     }
 
     fn entry(&mut self, epoch: Epoch, command: protocol::Command) -> Applied {
@@ -120,8 +120,9 @@ impl World {
     fn give_back(&mut self, node: u64) {
         self.number += 1;
         let left = self.held.remove(&node).unwrap_or(0);
-        let command = Command::Return { key: KEY, worker: worker(node), number: self.number, left };
-        self.limits(command).unwrap();
+        let slab = Returned { tenant: TENANT, key: KEY, number: self.number, left };
+        let command = protocol::Command::Return { worker: worker(node), slabs: vec![slab] };
+        self.apply(command).outcome.unwrap();
     }
 
     fn later(&mut self, ms: u64) {

@@ -1,12 +1,12 @@
 //! What is left of the limits, for those who ask.
 
-use protocol::limits::{Policy, Scope};
+use protocol::limits::{Policy, Scope, Span};
 use protocol::peer::{LimitState, LimitsView};
 use protocol::plans::Limits;
 use protocol::{KeyId, Stamp, TenantId};
 
 use super::super::Machine;
-use super::ledger::{Ledger, TOKEN, Terms, Window};
+use super::ledger::{Ledger, TOKEN, Terms, Window, ends};
 use super::parties;
 
 /// Millionths of a dollar in a cent.
@@ -80,10 +80,7 @@ impl Ledger {
     pub(super) fn states(&self, terms: &Terms, now: Stamp) -> Vec<LimitState> {
         let scope = terms.scope.unwrap_or(Scope::Tenant);
         let state = |(policy, limit): (Policy, u64)| match policy.span() {
-            Some(span) => {
-                let seconds = span.ms() / 1_000;
-                windowed(policy, scope, limit, self.window(span), seconds, now)
-            }
+            Some(span) => windowed(policy, scope, limit, self.window(span), span, now),
             None => self.bucket_state(policy, scope, limit, terms),
         };
         terms.policies().map(state).collect()
@@ -113,7 +110,7 @@ fn windowed(
     scope: Scope,
     limit: u64,
     window: &Window,
-    window_s: u64,
+    span: Span,
     now: Stamp,
 ) -> LimitState {
     LimitState {
@@ -121,11 +118,11 @@ fn windowed(
         scope,
         limit,
         burst: None,
-        window_s: Some(window_s),
+        window_s: Some(span.ms() / 1_000),
         used: window.used,
         reserved: window.reserved,
         remaining: window.room(limit),
-        reset_ms: window_s * 1000 - now.local().0 % (window_s * 1000),
+        reset_ms: ends(span, now).ms_since(now.time),
         shadow: false,
     }
 }
