@@ -122,7 +122,7 @@ impl Grants {
         self.retire(self.inner.table.forget(|pass| pass.idle_for(now_us) > PASS_IDLE));
         let hoards = |pass: &Pass| {
             pass.admission() == Admission::Slabs
-                && pass.left() > 0
+                && pass.hoards()
                 && pass.idle_for(now_us) > SLAB_IDLE
         };
         let hoarded = self.inner.table.find(hoards).into_iter();

@@ -50,6 +50,9 @@ pub struct Pass {
     room: AtomicU64,
 }
 
+/// A slab of this share of what the owner has left is no hoard.
+const CRUMB: u64 = 512;
+
 /// What was granted last.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct LastSlab {
@@ -250,6 +253,11 @@ impl Pass {
         self.dead.store(true, Ordering::Release);
         self.asked.notify_waiters();
         self.left.swap(0, Ordering::AcqRel)
+    }
+
+    /// Whether somebody might miss what is left here.
+    pub(super) fn hoards(&self) -> bool {
+        self.left() > self.room.load(Ordering::Relaxed) / CRUMB
     }
 
     /// Whether the owner has it that a slab is out here; from now on it is not.

@@ -123,6 +123,9 @@ pub(super) async fn among(
 }
 
 async fn measure(plan: &Plan, skep: &Skep, arms: &mut [Arm]) -> Result<()> {
+    for arm in arms.iter() {
+        arm.warm_up(plan.window()).await?;
+    }
     for _ in 0..plan.rounds {
         for arm in arms.iter_mut() {
             let sample = arm.window(LEAD_IN, plan.window()).await?;

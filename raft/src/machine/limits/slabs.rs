@@ -16,6 +16,9 @@ use super::{parties, terms};
 
 /// A slab takes at most this share of what there is.
 const SHARE: u64 = 3;
+/// And at least this one, whatever its node wants: an entry for less would be dear, and who has so much
+/// does not miss it.
+const CRUMB: u64 = 1024;
 
 /// What a node holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,7 +87,8 @@ pub(super) fn grant(
     }
     let tight = rooms.iter().filter(|(_, policy, _)| !shadow.has(*policy)).min().copied();
     let room = tight.map_or(u64::MAX, |(room, ..)| room);
-    let granted = want.min((room / SHARE).max(1)).min(room);
+    let crumb = tight.map_or(0, |(room, ..)| room / CRUMB);
+    let granted = want.max(crumb).min((room / SHARE).max(1)).min(room);
     let denied = tight.filter(|_| granted == 0 && want > 0).and_then(|(_, policy, party)| {
         let (row, terms) = &parties.of[party];
         book.ledgers.get(row)?.check(terms, policy, 1, now).err()
