@@ -194,8 +194,10 @@ impl Auditor {
 
     /// Of a tenant that is not there, the cluster tells what an operator asked.
     fn hand_over(&self, pending: Pending) {
-        for Call { note, code, .. } in pending.calls {
-            self.take(TenantId::CLUSTER, note, &code);
+        let mut waiting = self.pending();
+        let calls = &mut waiting.entry(TenantId::CLUSTER).or_default().calls;
+        for call in pending.calls {
+            add(calls, call);
         }
     }
 

@@ -86,9 +86,12 @@ async fn the_cluster_tells_what_operators_did_and_who_came_with_a_wrong_key() ->
         cluster.admin(0)?.json(Call::post("/v1/tenants").json(&tenant)?).await?.body;
     let id = tenant["id"].as_str().context("no id")?;
     let _: Value = cluster.admin(1)?.json(Call::delete("/v1/tenants").segment(id)).await?.body;
-    // Nobody else is left to tell of it.
+    // Nobody else is left to tell of it. A refusal is written a moment after its answer.
     let suspend = Call::post("/v1/tenants").segment(id).segment("suspend");
     denied(cluster.admin(0)?.json::<Value>(suspend).await, 404)?;
+    let missing = format!("/v1/tenants/{id}/suspend");
+    let missing = ("POST", missing.as_str(), 404, "operator");
+    export_with(&cluster.admin(1)?, &[missing]).await?;
     denied(cluster.client_of(2, "sk_live_nobody")?.json::<Value>(Call::get("/v1/me")).await, 401)?;
 
     // Whatever node leads the meta group, what was acknowledged is told by the others.
@@ -101,10 +104,23 @@ async fn the_cluster_tells_what_operators_did_and_who_came_with_a_wrong_key() ->
         ("PUT", "/v1/plans/gold", 422, "operator"),
         ("POST", "/admin/v1/join-tokens", 201, "operator"),
         ("DELETE", gone.as_str(), 200, "operator"),
+        missing,
     ];
     let survivors = cluster.admins()?;
-    let export = until("the word of the survivors", STRANGERS_WITHIN, async || {
-        let export = match survivors.export_cluster_audit().await {
+    let export = export_with(&survivors, &wanted).await?;
+    let trust = survivors.trust().await?;
+    let (code, said) = judged(&export, Some(&trust))?;
+    ensure!(code == Some(0) && said.contains("signed by"), "{code:?} {said}");
+    let forged = export.replacen("\"status\":422", "\"status\":200", 1);
+    let (code, said) = judged(&forged, Some(&trust))?;
+    ensure!(code == Some(1) && said.contains("changed"), "{code:?} {said}");
+    Ok(())
+}
+
+/// The cluster's own audit, once it tells of these.
+async fn export_with(cluster: &Client, wanted: &[(&str, &str, u64, &str)]) -> Result<String> {
+    Ok(until("the word of the survivors", STRANGERS_WITHIN, async || {
+        let export = match cluster.export_cluster_audit().await {
             Ok(export) => export,
             Err(error) => return Ok(Probe::NotYet(error.to_string())),
         };
@@ -123,14 +139,7 @@ async fn the_cluster_tells_what_operators_did_and_who_came_with_a_wrong_key() ->
             Some(lacks) => Probe::NotYet(format!("{lacks:?} is not in\n{export}")),
         })
     })
-    .await?;
-    let trust = survivors.trust().await?;
-    let (code, said) = judged(&export, Some(&trust))?;
-    ensure!(code == Some(0) && said.contains("signed by"), "{code:?} {said}");
-    let forged = export.replacen("\"status\":422", "\"status\":200", 1);
-    let (code, said) = judged(&forged, Some(&trust))?;
-    ensure!(code == Some(1) && said.contains("changed"), "{code:?} {said}");
-    Ok(())
+    .await?)
 }
 
 fn denied<T>(answer: Result<T, ClientError>, status: u16) -> Result<()> {

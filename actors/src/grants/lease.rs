@@ -8,9 +8,9 @@ use protocol::peer::LeaseId;
 use protocol::{GroupId, NodeId};
 
 /// What the owner waits for, from when it has confirmed the lease.
-pub(crate) const OWNER_LEASE: Duration = Duration::from_millis(2_000);
+pub(crate) const OWNER_LEASE: Duration = Duration::from_millis(1_900);
 /// How long the node uses it, from when it asked: a fifth less.
-pub(super) const NODE_LEASE: Duration = Duration::from_millis(1_600);
+pub(super) const NODE_LEASE: Duration = Duration::from_millis(1_500);
 
 /// One per group that this node uses.
 #[derive(Debug)]

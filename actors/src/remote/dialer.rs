@@ -1,5 +1,5 @@
 //! Keeps a connection to one peer. Invariant: between two attempts lies a pause of at least
-//! [`PAUSE_MIN`], growing to [`PAUSE_MAX`] while they fail, so a flapping peer is not hammered.
+//! [`PAUSE_MIN`], growing to [`PAUSE_MAX`] and a half more while they fail, so a flapping peer is not hammered.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use super::link::Phase;
 pub type Dial = Arc<dyn Fn(u64) -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
 
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Nodes are few, and a peer that is back is needed at once.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Connecting and introducing together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that held this long was a good one, and the pauses begin small again.
@@ -49,5 +50,5 @@ async fn hold(core: &Arc<Core>, node: u64) -> io::Result<Duration> {
 }
 
 fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(1.0..1.5)).min(PAUSE_MAX)
+    pause.mul_f64(rand::random_range(1.0..1.5))
 }

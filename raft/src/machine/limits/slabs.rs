@@ -7,12 +7,12 @@
 use protocol::jobs::Worker;
 use protocol::limits::Policy;
 use protocol::peer::Slab as Granted;
-use protocol::{Effect, KeyId, Outcome, Refusal, Reply, Stamp, TenantId};
+use protocol::{Effect, KeyId, Outcome, Refusal, Reply, Stamp, TenantId, Time};
 use serde::Serialize;
 
 use super::super::Machine;
 use super::ledger::{Ledger, Terms};
-use super::{parties, terms};
+use super::{Book, Parties, parties, terms};
 
 /// A slab takes at most this share of what there is.
 const SHARE: u64 = 3;
@@ -60,31 +60,15 @@ pub(super) fn grant(
     if held.is_some_and(|held| ask.number <= held.number) {
         return Err(Refusal::StaleAsk);
     }
-    let [minute, day] = {
-        let ledger = book.ledgers.get(&parties.of[0].0).copied().unwrap_or_default();
-        [ledger.minute.number, ledger.day.number]
-    };
-    // What was given for a window that is over is void; the node knows its end and agrees. So is
-    // what no row covers.
-    let by_minute = parties.of.iter().any(|(_, terms)| terms.per_minute.is_some());
-    let by_day = parties.of.iter().any(|(_, terms)| terms.per_day.is_some());
-    let fresh = |held: &Slab| {
-        (!by_minute || held.minute == minute)
-            && (!by_day || held.day == day)
-            && ask.left <= held.left
-    };
-    let kept = held.filter(fresh).map_or(0, |_| ask.left);
+    let cut = Cut::of(book, &parties);
+    let kept = held.filter(|held| cut.keeps(held, ask.left)).map_or(0, |_| ask.left);
     if let Some(held) = held {
         for (row, _) in &parties.of {
             let ledger = book.ledgers.entry(*row).or_default();
             settle(ledger, &held, held.left - kept, 0);
         }
     }
-    let mut rooms: Vec<(u64, Policy, usize)> = Vec::new();
-    for (party, (row, terms)) in parties.of.iter().enumerate() {
-        let ledger = book.ledgers.entry(*row).or_default();
-        rooms.extend(ledger.rooms(terms).map(|(room, policy)| (room, policy, party)));
-    }
+    let rooms = rooms(book, &parties);
     let tight = rooms.iter().filter(|(_, policy, _)| !shadow.has(*policy)).min().copied();
     let room = tight.map_or(u64::MAX, |(room, ..)| room);
     let crumb = tight.map_or(0, |(room, ..)| room / CRUMB);
@@ -95,6 +79,74 @@ pub(super) fn grant(
     });
     let shadowed = rooms.iter().filter(|(room, policy, _)| shadow.has(*policy) && *room < granted);
     effects.extend(shadowed.map(|&(_, policy, _)| Effect::Shadowed(policy)));
+    lend(book, &parties, granted);
+    let tight = tight.and_then(|(_, policy, party)| {
+        let (row, terms) = &parties.of[party];
+        let states = book.ledgers.get(row)?.states(terms, now);
+        states.into_iter().find(|state| state.policy == policy)
+    });
+    let Cut { minute, day, .. } = cut;
+    book.slabs.insert(name, Slab { number: ask.number, left: kept + granted, minute, day });
+    Ok(Reply::Slab(Granted {
+        granted,
+        voided: kept < ask.left,
+        room: room - granted.min(room),
+        tight,
+        denied: denied.map(Box::new),
+        window_ms: cut.ends(now).map(|end| end.ms_since(now.time)),
+    }))
+}
+
+/// The windows that a slab is cut from.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    minute: u64,
+    day: u64,
+    by_minute: bool,
+    by_day: bool,
+}
+
+impl Cut {
+    fn of(book: &Book, parties: &Parties) -> Self {
+        let ledger = book.ledgers.get(&parties.of[0].0).copied().unwrap_or_default();
+        Self {
+            minute: ledger.minute.number,
+            day: ledger.day.number,
+            by_minute: parties.of.iter().any(|(_, terms)| terms.per_minute.is_some()),
+            by_day: parties.of.iter().any(|(_, terms)| terms.per_day.is_some()),
+        }
+    }
+
+    /// Whether `left` of a slab stays good. What was given for a window that is over is void; the node
+    /// knows its end and agrees. So is what no row covers.
+    fn keeps(&self, held: &Slab, left: u64) -> bool {
+        (!self.by_minute || held.minute == self.minute)
+            && (!self.by_day || held.day == self.day)
+            && left <= held.left
+    }
+
+    /// When the first of them ends.
+    fn ends(&self, now: Stamp) -> Option<Time> {
+        match (self.by_minute, self.by_day) {
+            (true, _) => Some(now.minute_ends()),
+            (false, true) => Some(now.day_ends()),
+            (false, false) => None,
+        }
+    }
+}
+
+/// Room in each policy of each party.
+fn rooms(book: &mut Book, parties: &Parties) -> Vec<(u64, Policy, usize)> {
+    let mut rooms = Vec::new();
+    for (party, (row, terms)) in parties.of.iter().enumerate() {
+        let ledger = book.ledgers.entry(*row).or_default();
+        rooms.extend(ledger.rooms(terms).map(|(room, policy)| (room, policy, party)));
+    }
+    rooms
+}
+
+/// Takes a slab out of every policy.
+fn lend(book: &mut Book, parties: &Parties, granted: u64) {
     for (row, _) in &parties.of {
         let ledger = book.ledgers.entry(*row).or_default();
         ledger.take(granted);
@@ -102,25 +154,6 @@ pub(super) fn grant(
         ledger.minute.reserved += granted;
         ledger.day.reserved += granted;
     }
-    let tight = tight.and_then(|(_, policy, party)| {
-        let (row, terms) = &parties.of[party];
-        let states = book.ledgers.get(row)?.states(terms, now);
-        states.into_iter().find(|state| state.policy == policy)
-    });
-    let left = kept + granted;
-    book.slabs.insert(name, Slab { number: ask.number, left, minute, day });
-    Ok(Reply::Slab(Granted {
-        granted,
-        voided: kept < ask.left,
-        room: room - granted.min(room),
-        tight,
-        denied: denied.map(Box::new),
-        window_ms: match (by_minute, by_day) {
-            (true, _) => Some(now.minute_ends().ms_since(now.time)),
-            (false, true) => Some(now.day_ends().ms_since(now.time)),
-            (false, false) => None,
-        },
-    }))
 }
 
 /// Of a slab, `spent` is gone and `back` is not out any more. Called at the present of the ledger.
