@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
-use protocol::audit::{CALLS_MAX, Call, Command, Head, Note, Signature};
+use protocol::audit::{CALLS_MAX, Call, Command, Head, Signature};
 use protocol::peer::{Answer, Ask};
 use protocol::{ClusterId, GroupId, NodeId, Refusal, TenantId, codec, nodes};
 use raft::Host;
@@ -87,30 +87,41 @@ impl Auditor {
     }
 
     /// Takes a call that was decided without an entry of its own.
-    pub fn take(&self, tenant: TenantId, note: Note, code: &str) {
+    pub fn take(&self, tenant: TenantId, call: Call) {
         let mut pending = self.pending();
         if pending.len() >= TENANTS_MAX && !pending.contains_key(&tenant) {
             figures().audit_uncounted.inc();
             return;
         }
         let calls = &mut pending.entry(tenant).or_default().calls;
-        add(calls, Call { note, code: code.to_owned(), count: 1 });
+        add(calls, call);
     }
 
     /// Writes a call before it is answered; should nobody be there to take it, soon after.
-    pub async fn tell(&self, tenant: TenantId, note: Note, code: &str) {
-        let calls = vec![Call { note, code: code.to_owned(), count: 1 }];
+    pub async fn tell(&self, tenant: TenantId, call: Call) {
+        let calls = vec![call];
         self.flush(tenant, Pending { calls, failures: 0 }).await;
     }
 
     /// Takes a call with a key that nobody has, for the cluster's own audit.
-    pub fn take_stranger(&self, note: Note, code: &str) {
+    pub fn take_stranger(&self, call: Call) {
         let mut strangers = self.inner.strangers.lock().unwrap_or_else(|_| std::process::abort());
         let full = strangers.len() >= STRANGERS_MAX;
-        let alike = |call: &&mut Call| full || call.note.address == note.address;
+        let alike = |other: &&mut Call| full || other.note.address == call.note.address;
         match strangers.iter_mut().rev().find(alike) {
-            Some(call) => call.count = call.count.saturating_add(1),
-            None => strangers.push(Call { note, code: code.to_owned(), count: 1 }),
+            Some(other) => other.count = other.count.saturating_add(1),
+            None => strangers.push(call),
+        }
+    }
+
+    /// Writes what waits, for a node that stops.
+    pub async fn drain(&self, within: Duration) {
+        self.admit_strangers();
+        let waiting = std::mem::take(&mut *self.pending());
+        let calls: usize = waiting.values().map(|pending| pending.calls.len()).sum();
+        let flushes = waiting.into_iter().map(|(tenant, pending)| self.flush(tenant, pending));
+        if tokio::time::timeout(within, futures::future::join_all(flushes)).await.is_err() {
+            warn!(calls, "audited calls may be lost");
         }
     }
 
@@ -181,13 +192,18 @@ impl Auditor {
         if tenant == TenantId::CLUSTER {
             let request = nodes::Request { command, once: None, note: None };
             let written = self.inner.host.propose_meta(request).await;
-            return written.map(|_| true).map_err(|error| error.to_string());
+            let applied = written.map_err(|error| error.to_string())?;
+            return applied.outcome.map(|_| true).map_err(|refusal| refusal.to_string());
         }
         let Some(group) = self.inner.router.group_of(tenant) else {
             return Err("no cluster map".to_owned());
         };
         match self.inner.router.ask(group, Ask::propose(Box::new(command))).await.answered {
-            Ok(Answer::Applied(applied)) => Ok(applied.outcome != Err(Refusal::NoTenant)),
+            Ok(Answer::Applied(applied)) => match applied.outcome {
+                Ok(_) => Ok(true),
+                Err(Refusal::NoTenant) => Ok(false),
+                Err(refusal) => Err(refusal.to_string()),
+            },
             other => Err(format!("{other:?}")),
         }
     }
@@ -220,8 +236,10 @@ impl Auditor {
 
 /// A call gets a record of its own while there are few; in a flood it is counted on one like it.
 fn add(calls: &mut Vec<Call>, call: Call) {
-    let alike =
-        |other: &&mut Call| other.code == call.code && other.note.status == call.note.status;
+    let face = |call: &Call| (call.note.key, call.note.status, call.replayed);
+    let alike = |other: &&mut Call| {
+        face(other) == face(&call) && other.code == call.code && other.note.actor == call.note.actor
+    };
     if calls.len() >= SINGLE_MAX
         && let Some(other) = calls.iter_mut().rev().find(alike)
     {
@@ -321,6 +339,7 @@ pub(crate) async fn ask_to_sign(
 #[cfg(test)]
 mod tests {
     use protocol::Digest;
+    use protocol::audit::Note;
 
     use super::*;
 
@@ -337,7 +356,7 @@ mod tests {
             ms: 1,
             once: false,
         };
-        Call { note, code: code.to_owned(), count: 1 }
+        Call { note, code: code.to_owned(), replayed: false, count: 1 }
     }
 
     #[test]

@@ -32,6 +32,42 @@ pub struct Note {
 
 /// Characters of a path that are kept.
 pub const PATH_MAX: usize = 256;
+/// What secrets begin with, that somebody may have put into a URL.
+const SECRETS: [&str; 3] = ["sk_live_", "sk_admin_", "skep_join_"];
+
+/// A path with its query as an audit has it: cut, and without what might be a secret.
+#[must_use]
+pub fn shown_path(path: &str) -> String {
+    let mut shown = path.to_owned();
+    for prefix in SECRETS {
+        let mut from = 0;
+        while let Some(at) = shown[from..].find(prefix) {
+            let begin = from + at + prefix.len();
+            let rest = &shown[begin..];
+            let secret = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+            shown.replace_range(begin..begin + secret, "…");
+            from = begin;
+        }
+    }
+    shown.chars().take(PATH_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PATH_MAX, shown_path};
+
+    #[test]
+    fn what_might_be_a_secret_is_cut_out_of_a_path() {
+        let path = "/v1/keys/sk_live_0aB9?api_key=sk_admin_xyz&t=skep_join_1.2&name=x";
+        let shown = "/v1/keys/sk_live_…?api_key=sk_admin_…&t=skep_join_….2&name=x";
+        assert_eq!(shown_path(path), shown);
+        assert_eq!(shown_path("/v1/me"), "/v1/me");
+        assert_eq!(shown_path(&"é".repeat(1_000)), "é".repeat(PATH_MAX));
+        // Cut afterwards: what is beyond the end cannot come back by it.
+        let late = format!("/{}sk_live_{}", "x".repeat(PATH_MAX - 10), "s".repeat(100));
+        assert!(!shown_path(&late).contains("sss"));
+    }
+}
 
 /// A call that was decided without an entry of its own: refused by the node, or a read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +75,8 @@ pub struct Call {
     pub note: Note,
     /// `ok`, or the code of the problem.
     pub code: String,
+    /// It was given the answer of an earlier call.
+    pub replayed: bool,
     /// Calls like this one that stand behind the record; more than 1 only in a flood.
     pub count: u32,
 }

@@ -226,6 +226,8 @@ pub struct Applied {
     /// This is the outcome of an earlier request with the same Idempotency-Key; with it comes what
     /// was sealed then.
     pub replayed: Option<Option<Vec<u8>>>,
+    /// A record of an audit tells of this call.
+    pub told: bool,
 }
 
 /// What the world should do now. Performed by the owner only; twice must be harmless.

@@ -113,10 +113,8 @@ impl Machine {
         let now = Stamp { time: self.time, steady: self.steady, ..proposal.at };
         let of = proposal.command.tenant().unwrap_or(TenantId::CLUSTER);
         let applied = self.apply_once(index, now, proposal.once, proposal.command, effects);
-        if let Some(note) = proposal.note {
-            audit::note(self, now, of, *note, &applied);
-        }
-        applied
+        let told = proposal.note.is_some_and(|note| audit::note(self, now, of, *note, &applied));
+        Applied { told, ..applied }
     }
 
     fn apply_once(
@@ -213,5 +211,5 @@ impl Machine {
 }
 
 fn fresh(index: u64, outcome: Outcome) -> Applied {
-    Applied { index, outcome, replayed: None }
+    Applied { index, outcome, replayed: None, told: false }
 }

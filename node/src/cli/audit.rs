@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use actors::audit::is_signed;
-use protocol::wire::audit::{Checkpoint, Record, Trust, signed};
+use protocol::wire::audit::{CHECKPOINT, Checkpoint, FLAGS, Record, Trust, signed};
 use protocol::{ClusterId, Digest, TenantId};
 
 use super::Context;
@@ -110,7 +110,8 @@ impl Chain {
         if self.checkpoint.is_some() {
             return Err(Fault::Inserted(next));
         }
-        if let Ok(checkpoint) = serde_json::from_str::<Checkpoint>(line) {
+        let checkpoint = serde_json::from_str::<Checkpoint>(line).ok();
+        if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.kind == CHECKPOINT) {
             self.checkpoint = Some(checkpoint);
             return Ok(());
         }
@@ -122,7 +123,9 @@ impl Chain {
 
     fn link(&mut self, record: &Record) -> Result<(), Fault> {
         let next = self.seq + 1;
-        let sound = record.computed().to_string() == record.hash;
+        // Joined as they are hashed, other flags could look the same.
+        let known = FLAGS.iter().filter(|flag| record.flags.iter().any(|set| set == *flag));
+        let sound = known.eq(&record.flags) && record.computed().to_string() == record.hash;
         if record.seq > next {
             return Err(if sound { Fault::Missing(next) } else { Fault::Changed(next) });
         }

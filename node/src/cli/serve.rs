@@ -25,32 +25,35 @@ use crate::http::state::ClusterState;
 use crate::http::{self, serve};
 use crate::telemetry;
 
+/// How long a node that stops tries to write what its audit is to tell.
+const AUDIT_DRAIN: Duration = Duration::from_secs(2);
+
 /// Flags of a node. Every setting can also be given as `--set section.key=value`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A file with settings
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "SKEP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the node keeps everything
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, env = "SKEP_DATA", value_name = "DIR")]
     data: PathBuf,
     /// Where clients connect
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, env = "SKEP_HTTP", value_name = "ADDR")]
     http: Option<String>,
     /// Where other nodes connect
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, env = "SKEP_PEER", value_name = "ADDR")]
     peer: Option<String>,
     /// What clients are told
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, env = "SKEP_ADVERTISE_HTTP", value_name = "ADDR")]
     advertise_http: Option<String>,
     /// What other nodes are told
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, env = "SKEP_ADVERTISE_PEER", value_name = "ADDR")]
     advertise_peer: Option<String>,
     /// Peer address of any node of the cluster to join
-    #[arg(long, value_name = "PEER_ADDR", requires = "token_file")]
+    #[arg(long, env = "SKEP_JOIN", value_name = "PEER_ADDR", requires = "token_file")]
     join: Option<String>,
     /// A file with a join token, `-` for stdin
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "SKEP_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Dial a peer here instead of where it says
     #[arg(long, value_name = "ID=HOST:PORT", value_parser = dial)]
@@ -153,6 +156,7 @@ async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
         ..serve::Limits::default()
     };
     let stop = CancellationToken::new();
+    let auditor = edge.auditor.clone();
     let listener = listener_of(listener)?;
     let lane = Some(serve::lane::Lane::new(system.grants.clone(), edge.clone()));
     let server = tokio::spawn(serve::serve(listener, router, edge, limits, lane, stop.clone()));
@@ -172,6 +176,9 @@ async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
     stop.cancel();
     if server.await.is_err() {
         error!("the HTTP server ended badly");
+    }
+    if let Some(auditor) = auditor {
+        auditor.drain(AUDIT_DRAIN).await;
     }
     transport.stop().await;
     outcome

@@ -30,7 +30,7 @@ use super::limits;
 use super::query::CursorKey;
 
 /// Marks the answer to a request that was made before under the same Idempotency-Key.
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// When somebody else's request may be over.
 const SLOT_WAIT_MS: u64 = 1_000;
@@ -94,16 +94,16 @@ impl Told {
         } else {
             return Err(Problem::new(Code::Internal));
         };
-        let Applied { index, outcome, replayed } = *applied;
+        let Applied { index, outcome, replayed, told } = *applied;
         let served = self.served(Some(index));
         match outcome {
             Ok(reply) => {
                 let group = self.group;
-                Ok(Written { reply, replayed, group, index, served, left })
+                Ok(Written { reply, replayed, group, index, served, left, told })
             }
-            // Nobody has told of it yet.
-            Err(refusal @ Refusal::NoTenant) => Err(refused(refusal)),
-            Err(refusal) => Err(refused(refusal).served(served).committed()),
+            Err(refusal) if told => Err(refused(refusal).served(served).committed()),
+            // No entry tells of it, so the layer around us does.
+            Err(refusal) => Err(refused(refusal)),
         }
     }
 }
@@ -120,7 +120,12 @@ pub struct Written {
     served: Served,
     /// What the limits of a counted request have left.
     left: Option<Box<LimitsView>>,
+    told: bool,
 }
+
+/// In the extensions of a response to a write that no entry of the log tells of.
+#[derive(Debug, Clone, Copy)]
+pub struct Untold;
 
 impl Written {
     /// The answer to the writer.
@@ -133,6 +138,9 @@ impl Written {
             limits::announce(response.headers_mut(), left);
         }
         response.extensions_mut().insert(self.served);
+        if !self.told {
+            response.extensions_mut().insert(Untold);
+        }
         response
     }
 }

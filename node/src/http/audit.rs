@@ -194,7 +194,7 @@ async fn checkpoint(
         sig: signature.sig.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     Ok(wire::Checkpoint {
-        kind: "checkpoint".to_owned(),
+        kind: wire::CHECKPOINT.to_owned(),
         cluster_id: map.cluster.to_string(),
         tenant_id: tenant.to_string(),
         seq: links.seq,

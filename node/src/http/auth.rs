@@ -9,7 +9,7 @@ use actors::grants::{Held, NoPass, Pass};
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use protocol::audit::{Note, PATH_MAX};
+use protocol::audit::{Note, shown_path};
 use protocol::keys::{Scope, is_admin_key};
 use protocol::limits::Payer;
 use protocol::peer;
@@ -81,7 +81,12 @@ impl<const S: u8> Caller<S> {
     pub fn wish(&self, once: &Idempotency, body: Marks) -> Wish {
         let actor = self.key.as_ref().map_or(OPERATOR, |pass| pass.key_prefix.as_str());
         let note = once.note(actor, self.key.as_ref().map(|pass| pass.key), body);
-        Wish::new(once.key.clone(), self.tenant.to_string(), &once.line, body, note)
+        // What an operator was given, secrets included, is not for the tenant's keys.
+        let scope = match &self.key {
+            Some(_) => self.tenant.to_string(),
+            None => format!("{OPERATOR} {}", self.tenant),
+        };
+        Wish::new(once.key.clone(), scope, &once.line, body, note)
     }
 }
 
@@ -92,7 +97,8 @@ impl<const S: u8> FromRequestParts<App> for Caller<S> {
         let credential = Credential::read(&parts.headers)?;
         let named = headers::tenant_id(&parts.headers);
         if is_operator(app, &credential).await? {
-            let tenant = operators_tenant(named)?;
+            let tenant =
+                operators_tenant(named).inspect_err(|_| note(parts, TenantId::CLUSTER, None))?;
             note(parts, tenant, None);
             return Ok(Self { tenant, key: None });
         }
@@ -181,7 +187,7 @@ impl FromRequestParts<App> for Idempotency {
             key,
             line,
             method: parts.method.to_string(),
-            path: path.chars().take(PATH_MAX).collect(),
+            path: shown_path(path),
             address: from.map_or_else(String::new, |from| from.0.ip().to_string()),
             request: context.map_or_else(String::new, |context| context.request_id.to_string()),
             started: context.map_or_else(Instant::now, |context| context.started),

@@ -19,12 +19,13 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
-use protocol::audit::{Note, PATH_MAX};
+use protocol::audit::{Call, Note, shown_path};
 use protocol::{Digest, KeyId, TenantId};
 use tracing::{error, info};
 
+use super::app::{IDEMPOTENT_REPLAYED, Untold};
 use super::error::{Code, Committed, Problem};
-use super::headers::{SKEP_NODE, Served, TRACEPARENT, Trace, X_REQUEST_ID};
+use super::headers::{IDEMPOTENCY_KEY, SKEP_NODE, Served, TRACEPARENT, Trace, X_REQUEST_ID};
 use super::health::Status;
 use super::json::Marks;
 use super::metrics::Metrics;
@@ -159,6 +160,7 @@ struct Line {
     method: String,
     path: String,
     address: String,
+    once: bool,
 }
 
 impl Line {
@@ -167,13 +169,15 @@ impl Line {
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
         Self {
             method: printable_text(request.method().as_str()),
-            path: path.chars().take(PATH_MAX).collect(),
+            path: shown_path(path),
+            once: request.headers().contains_key(IDEMPOTENCY_KEY),
             address: from.map_or_else(String::new, |from| from.0.ip().to_string()),
         }
     }
 }
 
-/// Refusals, and reads if they are wanted. What was committed has told itself.
+/// Refusals, reads if they are wanted, and writes of which no entry tells. What was committed with a
+/// note has told itself.
 fn audit(edge: &Edge, context: &Context, line: Line, response: &Response) {
     let status = response.status();
     if status == StatusCode::UNAUTHORIZED {
@@ -181,14 +185,15 @@ fn audit(edge: &Edge, context: &Context, line: Line, response: &Response) {
     }
     let Some(auditor) = &edge.auditor else { return };
     let told = response.extensions();
+    let untold = told.get::<Untold>().is_some();
     let committed = told.get::<Committed>().is_some()
         || told.get::<Served>().is_some_and(|served| served.index.is_some());
     let read = line.method == "GET" && status.is_success() && auditor.wants_read();
-    if committed || !(status.is_client_error() || read) {
+    if !untold && (committed || !(status.is_client_error() || read)) {
         return;
     }
     let known = context.caller();
-    let Line { method, path, address } = line;
+    let Line { method, path, address, once } = line;
     let note = Note {
         request: context.request_id.to_string(),
         actor: known.map_or_else(|| STRANGER.to_owned(), |known| known.actor.clone()),
@@ -199,13 +204,15 @@ fn audit(edge: &Edge, context: &Context, line: Line, response: &Response) {
         body: context.body.get().copied().unwrap_or_else(|| Digest(Marks::of_nothing().sha256)),
         status: status.as_u16(),
         ms: u32::try_from(context.started.elapsed().as_millis()).unwrap_or(u32::MAX),
-        once: false,
+        once,
     };
     let code = response.extensions().get::<Code>();
     let code = code.map_or("ok", |code| code.meaning().name);
+    let replayed = response.headers().contains_key(IDEMPOTENT_REPLAYED);
+    let call = Call { note, code: code.to_owned(), replayed, count: 1 };
     match known {
-        Some(known) => auditor.take(known.tenant, note, code),
-        None if status == StatusCode::UNAUTHORIZED => auditor.take_stranger(note, code),
+        Some(known) => auditor.take(known.tenant, call),
+        None if status == StatusCode::UNAUTHORIZED => auditor.take_stranger(call),
         // Nobody has said who asks.
         None => {}
     }

@@ -14,6 +14,7 @@ use protocol::wire::error as wire;
 pub use protocol::wire::error::{Mistake, Outcome};
 
 pub use self::code::{Code, Meaning};
+use super::app::Untold;
 use super::headers::Served;
 
 /// Media type of every error.
@@ -44,6 +45,8 @@ struct More {
     size: Option<(u64, u64)>,
     /// An entry of the log tells of it, so nobody else has to.
     committed: bool,
+    /// The audit is to tell of it also when it is a 5xx.
+    untold: bool,
     limit: Option<Limited>,
     retry_after_ms: Option<u64>,
     served: Option<Served>,
@@ -181,6 +184,12 @@ impl Problem {
         self
     }
 
+    /// Notes that no entry can tell of this call, whatever became of it, unless one has.
+    pub fn untold(mut self) -> Self {
+        self.more.untold = !self.more.committed;
+        self
+    }
+
     fn tells_nothing(&self) -> bool {
         matches!(self.code, Code::Unauthenticated | Code::NotFound)
     }
@@ -269,6 +278,9 @@ impl Problem {
         }
         if self.more.committed {
             response.extensions_mut().insert(Committed);
+        }
+        if self.more.untold {
+            response.extensions_mut().insert(Untold);
         }
         if let Some(served) = self.more.served {
             response.extensions_mut().insert(served);

@@ -99,23 +99,30 @@ impl<S: Sync, T: FromShape> FromRequest<S> for Json<T> {
         if matches!(media, Media::Missing) && !bytes.is_empty() {
             return Err(unsupported());
         }
+        let length = bytes.len();
         let digest_wanted = head.headers.contains_key(IDEMPOTENCY_KEY);
-        let (value, marks) = if bytes.len() <= INLINE_BYTES_MAX {
-            parse(&bytes, digest_wanted)?
+        let context = head.extensions.get::<Context>().cloned();
+        let parse = move || {
+            let sha256 = Sha256::digest(&bytes).into();
+            if let Some(context) = context {
+                // Read once; a second reader would have the same bytes.
+                let _ = context.body.set(Digest(sha256));
+            }
+            let marks = Marks { parsed: None, sha256, bytes: bytes.len() as u64 };
+            parse(&bytes, digest_wanted, marks)
+        };
+        let (value, marks) = if length <= INLINE_BYTES_MAX {
+            parse()?
         } else {
-            let parsing = tokio::task::spawn_blocking(move || parse(&bytes, digest_wanted));
+            let parsing = tokio::task::spawn_blocking(parse);
             parsing.await.map_err(|_panic| Problem::new(Code::Internal))??
         };
-        if let Some(context) = head.extensions.get::<Context>() {
-            // Read once; a second reader would have the same bytes.
-            let _ = context.body.set(Digest(marks.sha256));
-        }
         Ok(Self { value, marks, room })
     }
 }
 
 /// Parses and reads a whole body.
-fn parse<T: FromShape>(bytes: &Bytes, digest: bool) -> Result<(T, Marks), Problem> {
+fn parse<T: FromShape>(bytes: &Bytes, digest: bool, marks: Marks) -> Result<(T, Marks), Problem> {
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     let tree = tree::parse(text).map_err(|unreadable| match unreadable {
         Unreadable::Syntax { detail, offset } => {
@@ -140,7 +147,7 @@ fn parse<T: FromShape>(bytes: &Bytes, digest: bool) -> Result<(T, Marks), Proble
     findings.conclude()?;
     // A reader that gives up has noted why; the answer below is for one that forgot to.
     let value = value.ok_or_else(|| Problem::new(Code::Validation))?;
-    Ok((value, Marks { parsed, sha256: Sha256::digest(bytes).into(), bytes: bytes.len() as u64 }))
+    Ok((value, Marks { parsed, ..marks }))
 }
 
 enum Media {

@@ -7,7 +7,7 @@ use protocol::keys::{ApiKey, Command, Key, KeyOverrides, NewKey, RANDOM_BYTES, S
 use protocol::peer::{Answer, Ask};
 use protocol::usage::{Period, Report};
 use protocol::wire::{List, keys as wire, tenants as tenants_wire};
-use protocol::{KeyId, Name, Reply, Time};
+use protocol::{KeyId, Name, Refusal, Reply, Time};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -186,7 +186,7 @@ async fn make(
     let wish = caller.wish(once, body);
     let scopes = scopes.unwrap_or_else(|| caller.scopes());
     if !caller.scopes().covers(scopes) {
-        return Err(super::app::refused(protocol::Refusal::ScopesExceeded));
+        return Err(super::app::refused(Refusal::ScopesExceeded));
     }
     let api_key = ApiKey::new(caller.tenant, rand::random::<[u8; RANDOM_BYTES]>());
     let digest = app.digest("key", &[api_key.text().as_bytes()])?;
@@ -238,6 +238,9 @@ async fn secret(
     let Reply::Key(key) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
     };
+    if written.replayed.is_some() && !caller.scopes().covers(key.scopes) {
+        return Err(super::app::refused(Refusal::ScopesExceeded));
+    }
     let api_key = match &written.replayed {
         Some(Some(sealed)) => app.unseal(wish, sealed)?,
         Some(None) | None => api_key.text().to_owned(),

@@ -57,12 +57,14 @@ pub fn base() -> OpenApi {
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 
+/// Whose writes cannot be repeated with a key.
+const UNREPEATABLE: [&str; 1] = ["/admin/v1/init"];
+
 /// Adds to every operation what every operation has, and checks nothing away: the shared answers
 /// are added only where the handler does not describe that status itself.
 pub fn document(mut openapi: OpenApi) -> OpenApi {
     for (path, item) in &mut openapi.paths.paths {
-        // The writes of the cluster itself are not repeatable yet, and say so.
-        if path.starts_with("/v1/") {
+        if !UNREPEATABLE.contains(&path.as_str()) {
             let writes = [&mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
             for operation in writes.into_iter().flatten() {
                 operation.parameters.get_or_insert_default().push(idempotency_key().into());

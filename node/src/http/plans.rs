@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::app::App;
 use super::auth::{Idempotency, Operator};
-use super::error::{Code, Problem};
+use super::error::{Code, Outcome, Problem};
 use super::json::Json;
 use super::openapi::ProblemResponse;
 use super::query::{NoQuery, Segments};
@@ -87,7 +87,8 @@ async fn put(
     let Reply::Plan(plan) = written.reply.clone() else {
         return Err(Problem::new(Code::Internal));
     };
-    adopt(&app, &plan).await?;
+    // It is committed: owners that were not reached come to it by themselves.
+    adopt(&app, &plan).await.map_err(|problem| problem.outcome(Outcome::Unknown))?;
     Ok(tagged(written.respond(StatusCode::OK, &shown(&plan)), plan.version))
 }
 

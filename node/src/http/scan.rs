@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::app::{App, Wish, Written};
 use super::auth::{Caller, Idempotency, SCAN};
-use super::error::{Code, Problem};
+use super::error::{Code, Outcome, Problem};
 use super::json::{FromShape, Item, Json, Object};
 use super::query::NoQuery;
 
@@ -179,7 +179,8 @@ async fn admit_and_scan(
     let scored = score(app, texts);
     let (admitted, scored) = tokio::join!(admitted, scored);
     let written = admitted?.written()?;
-    let scored = scored?;
+    // It is committed and counted: whoever asks again with its Idempotency-Key pays no more.
+    let scored = scored.map_err(|problem| problem.outcome(Outcome::Unknown))?;
     Ok((written, scored))
 }
 

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::header::ETAG;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use protocol::audit::Call;
 use protocol::keys::{ApiKey, KeyOverrides, NewKey, RANDOM_BYTES, Scopes};
 use protocol::peer::{Answer, Ask};
 use protocol::plans::Limits;
@@ -13,7 +14,7 @@ use protocol::{GroupId, Name, Reply, TenantId};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Wish};
+use super::app::{App, Told, Untold, Wish};
 use super::auth::{Idempotency, Operator};
 use super::error::{Code, Problem};
 use super::headers;
@@ -271,13 +272,18 @@ async fn delete(
     let wish = operator.wish(&once, Marks::of_nothing());
     let Segments((tenant,)) = path?;
     let command = protocol::Command::Tenant(tenant, Command::Delete);
-    let written = app.propose(tenant, command, &wish, None, StatusCode::OK).await?.written()?;
-    // The tenant's own audit is gone with it.
-    if let Some(auditor) = &app.edge.auditor {
-        auditor.tell(TenantId::CLUSTER, wish.note().clone(), "ok").await;
-    }
+    let told = app.propose(tenant, command, &wish, None, StatusCode::OK).await;
+    let written = told.and_then(Told::written).map_err(Problem::untold)?;
+    let repeated = written.replayed.is_some();
     let body = wire::Deleted { id: tenant.to_string(), deleted: true };
-    Ok(written.respond(StatusCode::OK, &body))
+    let mut response = written.respond(StatusCode::OK, &body);
+    // The tenant's own audit is gone with it: the first time, this is told before it is answered.
+    if let Some(auditor) = app.edge.auditor.as_ref().filter(|_| !repeated) {
+        let (note, code) = (wish.note().clone(), "ok".to_owned());
+        auditor.tell(TenantId::CLUSTER, Call { note, code, replayed: false, count: 1 }).await;
+        response.extensions_mut().remove::<Untold>();
+    }
+    Ok(response)
 }
 
 /// `If-Match: "<version>"`.

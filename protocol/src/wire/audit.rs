@@ -58,6 +58,12 @@ pub struct Checkpoint {
     pub signatures: Vec<Signature>,
 }
 
+/// The type of an export's last line.
+pub const CHECKPOINT: &str = "checkpoint";
+/// What a record may be marked with, in this order: its caller promised to send it once; it was given the
+/// answer of an earlier call.
+pub const FLAGS: [&str; 2] = ["once", "replayed"];
+
 /// A node's signature under a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -96,8 +102,8 @@ impl Record {
     pub fn of(linked: &Linked) -> Self {
         let Linked { record, prev, hash } = linked;
         let note = &record.note;
-        let flags = [("once", note.once), ("replayed", record.replayed)];
-        let set = flags.into_iter().filter(|(_, set)| *set);
+        let flags = FLAGS.into_iter().zip([note.once, record.replayed]);
+        let set = flags.filter(|(_, set)| *set);
         Self {
             seq: record.seq,
             time: record.time.to_string(),

@@ -128,16 +128,21 @@ fn has_chain(machine: &Machine, tenant: TenantId) -> bool {
     }
 }
 
-/// Tells of a command in the entry that carried it.
+/// Tells of a command in the entry that carried it, if there is a chain to tell it in.
 pub(super) fn note(
     machine: &mut Machine,
     now: Stamp,
     tenant: TenantId,
     note: Note,
     applied: &Applied,
-) {
+) -> bool {
+    // Who repeats the making of a tenant has proposed another id.
+    let tenant = match &applied.outcome {
+        Ok(Reply::TenantCreated(made, _)) => made.id,
+        Ok(_) | Err(_) => tenant,
+    };
     if !has_chain(machine, tenant) {
-        return;
+        return false;
     }
     let (status, code) = told(&applied.outcome, note.status);
     let response = match codec::encode(&applied.outcome) {
@@ -155,6 +160,7 @@ pub(super) fn note(
         replayed: applied.replayed.is_some(),
         count: 1,
     });
+    true
 }
 
 pub(super) fn apply(
@@ -168,7 +174,7 @@ pub(super) fn apply(
         return Err(Refusal::NoTenant);
     }
     let Command::Append(calls) = command;
-    for Call { note, code, count } in calls {
+    for Call { note, code, replayed, count } in calls {
         machine.audit.append(tenant, |seq| Record {
             seq,
             time: now.time,
@@ -177,7 +183,7 @@ pub(super) fn apply(
             note,
             code,
             response: NOTHING,
-            replayed: false,
+            replayed,
             count,
         });
     }
