@@ -182,6 +182,9 @@ impl Grants {
         let lease = self.lease(group);
         let id = self.hold(&lease).await.map_err(NoPass::Unanswered)?;
         let fence = self.inner.table.fence();
+        if lease.id() != Some(id) {
+            return Ok(None);
+        }
         let asked_us = clock::boot_us();
         let ask = Ask::View { worker: self.inner.me, lease: id, tenant, digest };
         let answer = router.ask(group, ask).await.answered.map_err(NoPass::Unanswered)?;

@@ -26,11 +26,17 @@ pub(crate) struct Leases {
     opened_us: u64,
     grants: Grants,
     state: Mutex<State>,
+    /// One lease is opened at a time, with what is to be freed before.
+    pub(crate) opening: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     last: u64,
+    /// The newest wish of each node for a new lease.
+    wishes: BTreeMap<Worker, u64>,
+    /// Whose views changes may yet make untrue of which nobody knows whether they are committed.
+    unsure: BTreeSet<Option<TenantId>>,
     leases: BTreeMap<Worker, Lease>,
 }
 
@@ -41,6 +47,8 @@ struct Lease {
     tenants: BTreeSet<TenantId>,
     /// Recalls that wait for this node; meanwhile the lease is not prolonged.
     recalls: u32,
+    /// It did not confirm one: what it holds stands until the time is over, and then all ends.
+    spoilt: bool,
 }
 
 /// What came of a wish for more time.
@@ -56,7 +64,17 @@ pub(crate) enum Renewal {
 impl Leases {
     pub(crate) fn new(group: GroupId, epoch: Epoch, grants: Grants) -> Self {
         let (opened_us, state) = (clock::boot_us(), Mutex::default());
-        Self { group, epoch, opened_us, grants, state }
+        Self { group, epoch, opened_us, grants, state, opening: tokio::sync::Mutex::default() }
+    }
+
+    /// Whether this wish of a node for a new lease is its newest. One that comes late, or twice, would
+    /// void what the node was given since.
+    pub(crate) fn is_newest(&self, worker: Worker, wish: u64) -> bool {
+        let mut state = self.state();
+        let newest = state.wishes.entry(worker).or_default();
+        let newer = wish > *newest;
+        *newest = wish.max(*newest);
+        newer
     }
 
     /// A new lease; whatever the node had before is over.
@@ -64,7 +82,8 @@ impl Leases {
         let mut state = self.state();
         state.last += 1;
         let number = state.last;
-        let lease = Lease { number, until_us: ends(), tenants: BTreeSet::new(), recalls: 0 };
+        let lease =
+            Lease { number, until_us: ends(), tenants: BTreeSet::new(), recalls: 0, spoilt: false };
         state.leases.insert(worker, lease);
         LeaseId { epoch: self.epoch, number }
     }
@@ -111,6 +130,16 @@ impl Leases {
         holders.iter().copied().filter(|holder| !state.leases.contains_key(holder)).collect()
     }
 
+    /// Notes that a change may be committed later than its proposer waited.
+    pub(crate) fn unsure(&self, tenant: Option<TenantId>) {
+        self.state().unsure.insert(tenant);
+    }
+
+    /// Whose changes [`Self::unsure`] was told of, to be recalled when they are decided.
+    pub(crate) fn take_unsure(&self) -> BTreeSet<Option<TenantId>> {
+        std::mem::take(&mut self.state().unsure)
+    }
+
     /// Returns when no node holds a view of the tenant (of any tenant without one) that is older than
     /// this call.
     pub(crate) async fn recall(&self, tenant: Option<TenantId>) {
@@ -151,10 +180,7 @@ impl Leases {
         let lease = state.leases.get_mut(&worker).filter(|lease| lease.number == number);
         let Some(lease) = lease else { return };
         lease.recalls -= 1;
-        if !confirmed {
-            // It gets no renewal, so all that it holds ends with the lease.
-            state.leases.remove(&worker);
-        }
+        lease.spoilt |= !confirmed;
     }
 
     fn lease<'a>(
@@ -166,7 +192,7 @@ impl Leases {
         let now_us = clock::boot_us();
         let lease = state.leases.get_mut(&worker)?;
         let known = id.epoch == self.epoch && id.number == lease.number;
-        (known && now_us < lease.until_us).then_some(lease)
+        (known && !lease.spoilt && now_us < lease.until_us).then_some(lease)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -186,5 +212,35 @@ async fn wait_until(until_us: u64) {
             return;
         }
         tokio::time::sleep(Duration::from_micros(left)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::NodeId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_did_not_confirm_holds_what_it_holds_until_its_time_is_over() {
+        let me = Worker { node: NodeId(1), incarnation: 1 };
+        let other = Worker { node: NodeId(2), incarnation: 1 };
+        let leases = Leases::new(GroupId(3), Epoch(7), Grants::new(me));
+        leases.recall(None).await;
+        let id = leases.open(other);
+        leases.state().leases.get_mut(&other).unwrap().recalls = 1;
+        leases.recalled(other, id.number, false);
+        assert!(!leases.holds(other, id) && leases.renew(other, id) == Renewal::Gone);
+        assert!(leases.lapsed(&[other].into()).is_empty(), "it may still spend");
+        wait_until(clock::boot_us() + OWNER_LEASE.as_micros() as u64).await;
+        assert_eq!(leases.lapsed(&[other].into()), [other]);
+    }
+
+    #[test]
+    fn a_wish_that_comes_late_or_twice_is_not_granted() {
+        let me = Worker { node: NodeId(1), incarnation: 1 };
+        let leases = Leases::new(GroupId(3), Epoch(7), Grants::new(me));
+        let newest = [5, 4, 5, 6].map(|wish| leases.is_newest(me, wish));
+        assert_eq!(newest, [true, false, false, true]);
     }
 }

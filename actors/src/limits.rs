@@ -3,6 +3,7 @@
 //! What is spent and what is out stands in the replicated state; only who holds a lease is kept here,
 //! and a new owner gets by without knowing it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,9 @@ impl Drop for State {
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
     match ask {
-        Ask::Lease { worker, held, running } => lease(owned, worker, held, running).await,
+        Ask::Lease { worker, wish, held, running } => {
+            lease(owned, worker, wish, held, running).await
+        }
         Ask::Close { worker, lease } => close(owned, worker, lease).await,
         Ask::Slab { lease, tenant, command } => slab(owned, lease, tenant, command).await,
         Ask::Limits { tenant, key } => limits(owned, tenant, key).await,
@@ -94,6 +97,7 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
 async fn lease(
     owned: &Owned,
     worker: Worker,
+    wish: u64,
     held: Option<LeaseId>,
     running: Vec<u64>,
 ) -> Answered {
@@ -106,6 +110,10 @@ async fn lease(
             Renewal::Later => Err(AskError::Overloaded { group }),
             Renewal::Gone => Ok(Answer::NoLease),
         };
+    }
+    let _one = owned.leases.opening.lock().await;
+    if !owned.leases.is_newest(worker, wish) {
+        return Err(AskError::Overloaded { group });
     }
     // It says that it holds nothing: what the state says it holds is lost.
     lapse(owned, worker, running).await?;
@@ -164,6 +172,23 @@ async fn adopt_plans(owned: &Owned) {
     }
 }
 
+/// Calls back what changes have made untrue whose proposers stopped waiting. An entry behind theirs
+/// tells that they are decided.
+async fn recall_unsure(owned: Arc<Owned>, unsure: BTreeSet<Option<TenantId>>) {
+    let worker = Worker { node: owned.owner.node, incarnation: owned.owner.incarnation };
+    let nothing = protocol::Command::Return { worker, slabs: Vec::new() };
+    match owned.propose(nothing).await {
+        Ok(_) => {
+            for tenant in unsure {
+                owned.leases.recall(tenant).await;
+            }
+        }
+        // The next owner acknowledges nothing before all leases of this one are over.
+        Err(AskError::NotOwner { .. }) => {}
+        Err(_) => unsure.into_iter().for_each(|tenant| owned.leases.unsure(tenant)),
+    }
+}
+
 /// What dead nodes held is freed when their leases must be over; shadows are counted.
 async fn watch(owned: Arc<Owned>) {
     let mut ticks = tokio::time::interval(LAPSE_INTERVAL);
@@ -179,6 +204,10 @@ async fn watch(owned: Arc<Owned>) {
                 Ok(Effect::Dispatch) | Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return,
             },
+        }
+        let unsure = owned.leases.take_unsure();
+        if !unsure.is_empty() {
+            tokio::spawn(recall_unsure(Arc::clone(&owned), unsure));
         }
         adopt_plans(&owned).await;
         let holders = owned.group.view().limits.holders();

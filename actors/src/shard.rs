@@ -10,6 +10,7 @@ use protocol::peer::{Answer, Ask};
 use protocol::{Command, GroupId, KeyId, Proposal, Refusal, Stamp, TenantId, keys, tenants, usage};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use raft::Group;
+use raft::ProposeError;
 use raft::machine::Machine;
 use tracing::{error, info};
 
@@ -74,7 +75,12 @@ impl Owned {
         figures().commands.with_label_values(&[of]).inc();
         let proposal = Proposal { at, once, command, note };
         let timer = figures().proposal_seconds.start_timer();
-        let applied = self.group.propose(self.owner.epoch, proposal).await?;
+        let applied =
+            self.group.propose(self.owner.epoch, proposal).await.inspect_err(|error| {
+                if let (ProposeError::Unknown { .. }, Some(tenant)) = (error, recall) {
+                    self.leases.unsure(tenant);
+                }
+            })?;
         timer.observe_duration();
         if let Err(Refusal::StaleOwner { .. }) = applied.outcome {
             return Err(AskError::NotOwner { group: self.group.id(), leader: None });

@@ -164,7 +164,7 @@ pub const RETURNED_MAX: usize = 256;
 pub struct Returned {
     pub tenant: TenantId,
     pub key: KeyId,
-    /// Of the node's asks and returns; one that is not above the last is stale and changes nothing.
+    /// Of the ask that brought the slab; when another ask was heard since, nothing is changed.
     pub number: u64,
     pub left: u64,
 }

@@ -18,6 +18,8 @@ pub enum Ask {
     /// A node wants to hold views and slabs of the group, or to go on holding them. Linearizable.
     Lease {
         worker: Worker,
+        /// Counts the node's wishes: of those for a new lease, an older one is refused.
+        wish: u64,
         held: Option<LeaseId>,
         /// Numbers of requests that the node still runs, when it holds nothing else.
         running: Vec<u64>,

@@ -97,7 +97,7 @@ impl Stamp {
     /// When the next minute begins.
     #[must_use]
     pub fn minute_ends(self) -> Time {
-        utc((self.minute() + 1) * MINUTE_MS, self.offset.now_s)
+        Time((self.minute() + 1) * MINUTE_MS)
     }
 
     /// The tenant's calendar day, counted from 1970-01-01.
@@ -106,10 +106,11 @@ impl Stamp {
         self.local().0 / DAY_MS
     }
 
-    /// The minute, counted from 1970-01-01T00:00 in the tenant's zone.
+    /// The minute, counted from 1970-01-01T00:00Z: minutes begin together in all zones, and unlike those
+    /// that a zone's clocks show, they never come twice.
     #[must_use]
     pub fn minute(self) -> u64 {
-        self.local().0 / MINUTE_MS
+        self.time.0 / MINUTE_MS
     }
 }
 

@@ -88,7 +88,11 @@ impl Machine {
         let mut changes = Changes::default();
         for proposal in entry.proposals {
             self.time = self.time.max(proposal.at.time);
-            self.steady = self.steady.max(proposal.at.steady);
+            // The time of who owns it no more does not count.
+            let opens = matches!(proposal.command, Command::OpenOwner(_));
+            if opens || entry.epoch == self.epoch() {
+                self.steady = self.steady.max(proposal.at.steady);
+            }
             let applied = self.apply_one(index, term, entry.epoch, proposal, &mut changes.effects);
             changes.applied.push(applied);
         }

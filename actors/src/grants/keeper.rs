@@ -1,6 +1,7 @@
 //! Keeps leases up while they are used, gives back what is idle, and lets go.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use protocol::peer::{Admission, Answer, Ask, LeaseId};
@@ -48,6 +49,13 @@ impl Grants {
         let Some(id) = lease.id() else { return };
         let now_us = clock::boot_us();
         let grants = self.clone();
+        if self.inner.running.any() {
+            // The slots of requests that run stand with the lease.
+            lease.used(now_us);
+        }
+        if lease.renewing.try_lock().is_err() {
+            return;
+        }
         if now_us.saturating_sub(lease.used_us()) > LEASE_IDLE_US {
             tokio::spawn(async move { grants.close(&lease, id).await });
         } else if now_us + RENEW_BELOW_US > lease.valid_until_us() {
@@ -70,11 +78,22 @@ impl Grants {
 
     /// Opens or prolongs a lease. Several at once are one.
     async fn renew(&self, lease: &Arc<GroupLease>) -> Result<LeaseId, AskError> {
-        let before = lease.valid_until_us();
+        let (begun_us, before) = (clock::boot_us(), lease.valid_until_us());
         let _one = lease.renewing.lock().await;
         if let Some(id) = valid(lease).filter(|_| lease.valid_until_us() > before) {
             return Ok(id);
         }
+        if let Some(error) = lease.failed_since(begun_us) {
+            return Err(error);
+        }
+        let renewed = self.renew_alone(lease).await;
+        if let Err(error) = &renewed {
+            lease.fail(clock::boot_us(), error.clone());
+        }
+        renewed
+    }
+
+    async fn renew_alone(&self, lease: &Arc<GroupLease>) -> Result<LeaseId, AskError> {
         let group = lease.group;
         let router = self.inner.router.get().ok_or(AskError::NoLeader { group })?;
         for _ in 0..2 {
@@ -85,7 +104,8 @@ impl Grants {
             let held = lease.id();
             let running = if held.is_none() { self.inner.running.numbers() } else { Vec::new() };
             let asked_us = clock::boot_us();
-            let ask = Ask::Lease { worker: self.inner.me, held, running };
+            let wish = self.inner.asks.fetch_add(1, Ordering::Relaxed);
+            let ask = Ask::Lease { worker: self.inner.me, wish, held, running };
             let routed = router.ask(group, ask).await;
             let answer = routed.answered?;
             if let Answer::Lease { id, fresh } = answer
@@ -108,6 +128,9 @@ impl Grants {
         if lease.id() != Some(id) {
             return;
         }
+        let passes = self.inner.table.remove(|pass| pass.lease.group == lease.group);
+        self.bring_back(lease.group, &self.ended(passes)).await;
+        // What came in meanwhile goes too.
         self.drop_group(lease);
         let Some(router) = self.inner.router.get() else { return };
         let ask = Ask::Close { worker: self.inner.me, lease: id };
@@ -120,13 +143,14 @@ impl Grants {
     fn let_go(&self) {
         let now_us = clock::boot_us();
         self.retire(self.inner.table.forget(|pass| pass.idle_for(now_us) > PASS_IDLE));
+        self.retire(self.inner.table.take_evicted());
         let hoards = |pass: &Pass| {
             pass.admission() == Admission::Slabs
                 && pass.hoards()
                 && pass.idle_for(now_us) > SLAB_IDLE
         };
         let hoarded = self.inner.table.find(hoards).into_iter();
-        self.give_back(hoarded.map(|pass| (pass.drain(), pass)).collect());
+        self.give_back(hoarded.filter(|pass| pass.take_turn()).collect());
     }
 }
 

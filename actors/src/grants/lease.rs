@@ -7,6 +7,8 @@ use std::time::Duration;
 use protocol::peer::LeaseId;
 use protocol::{GroupId, NodeId};
 
+use crate::ask::AskError;
+
 /// What the owner waits for, from when it has confirmed the lease.
 pub(crate) const OWNER_LEASE: Duration = Duration::from_millis(1_900);
 /// How long the node uses it, from when it asked: a fifth less.
@@ -22,6 +24,8 @@ pub(super) struct GroupLease {
     id: Mutex<Option<LeaseId>>,
     /// One renewal at a time.
     pub(super) renewing: tokio::sync::Mutex<()>,
+    /// When the last renewal failed, and why.
+    failed: Mutex<Option<(u64, AskError)>>,
 }
 
 impl GroupLease {
@@ -33,7 +37,18 @@ impl GroupLease {
             owner: AtomicU64::new(0),
             id: Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
+            failed: Mutex::default(),
         }
+    }
+
+    /// Why a renewal failed that ended after `since_us`: whoever waited for it has that answer too.
+    pub(super) fn failed_since(&self, since_us: u64) -> Option<AskError> {
+        let failed = self.failed.lock().unwrap_or_else(|_| std::process::abort());
+        failed.as_ref().filter(|(at_us, _)| *at_us > since_us).map(|(_, error)| error.clone())
+    }
+
+    pub(super) fn fail(&self, now_us: u64, error: AskError) {
+        *self.failed.lock().unwrap_or_else(|_| std::process::abort()) = Some((now_us, error));
     }
 
     pub(super) fn valid_until_us(&self) -> u64 {

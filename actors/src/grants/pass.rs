@@ -32,8 +32,8 @@ pub struct Pass {
     dead: AtomicBool,
     /// Requests that may be admitted.
     left: AtomicU64,
-    /// The owner knows of a slab that is here.
-    out: AtomicBool,
+    /// Of the ask that brought what is here; 0 when the owner knows of nothing here.
+    slab_number: AtomicU64,
     slab_ends_us: AtomicU64,
     /// An ask for more is under way.
     pub(super) asking: AtomicBool,
@@ -101,7 +101,7 @@ impl Pass {
             ends_us,
             dead: AtomicBool::new(false),
             left: AtomicU64::new(0),
-            out: AtomicBool::new(false),
+            slab_number: AtomicU64::new(0),
             slab_ends_us: AtomicU64::new(0),
             asking: AtomicBool::new(false),
             asked: Notify::new(),
@@ -198,8 +198,8 @@ impl Pass {
         self.left.load(Ordering::Acquire)
     }
 
-    /// Takes in a slab that was asked for at `asked_us`.
-    pub(super) fn receive(&self, slab: &protocol::peer::Slab, asked_us: u64) {
+    /// Takes in the slab of an ask, which was made at `asked_us`.
+    pub(super) fn receive(&self, slab: &protocol::peer::Slab, number: u64, asked_us: u64) {
         if slab.voided {
             self.left.store(0, Ordering::Release);
         }
@@ -208,7 +208,7 @@ impl Pass {
         self.slab_ends_us.store(ends, Ordering::Release);
         self.left.fetch_add(slab.granted, Ordering::AcqRel);
         self.room.store(slab.room, Ordering::Relaxed);
-        self.out.store(true, Ordering::Release);
+        self.slab_number.store(number, Ordering::Release);
         if slab.granted > 0 {
             let mut last = self.slab.lock().unwrap_or_else(|_| std::process::abort());
             *last = LastSlab { at_us: asked_us, granted: slab.granted, tight: slab.tight };
@@ -248,11 +248,10 @@ impl Pass {
         Some(refusal)
     }
 
-    /// Ends it. Returns what was left.
-    pub(super) fn kill(&self) -> u64 {
+    /// Ends it. What is left can only be given back.
+    pub(super) fn kill(&self) {
         self.dead.store(true, Ordering::Release);
         self.asked.notify_waiters();
-        self.left.swap(0, Ordering::AcqRel)
     }
 
     /// Whether somebody might miss what is left here.
@@ -260,14 +259,34 @@ impl Pass {
         self.left() > self.room.load(Ordering::Relaxed) / CRUMB
     }
 
-    /// Whether the owner has it that a slab is out here; from now on it is not.
-    pub(super) fn give_up(&self) -> bool {
-        self.out.swap(false, Ordering::AcqRel)
+    /// Takes the turn to talk with the owner about the slab; nobody else may until it is over.
+    pub(super) fn take_turn(&self) -> bool {
+        !self.asking.swap(true, Ordering::AcqRel)
     }
 
-    /// Takes all that is left, to be given back.
-    pub(super) fn drain(&self) -> u64 {
-        self.left.swap(0, Ordering::AcqRel)
+    /// Whoever had the turn is done.
+    pub(super) fn end_turn(&self) {
+        self.asking.store(false, Ordering::Release);
+        self.asked.notify_waiters();
+    }
+
+    /// Takes out all that is left, to be given back: the number of its ask, and how much. None when the
+    /// owner knows of nothing here.
+    pub(super) fn take_slab(&self) -> Option<(u64, u64)> {
+        let number = self.slab_number.swap(0, Ordering::AcqRel);
+        let left = self.left.swap(0, Ordering::AcqRel);
+        (number != 0).then_some((number, left))
+    }
+
+    /// It could not be given back, and is as it was.
+    pub(super) fn put_slab(&self, number: u64, left: u64) {
+        self.left.fetch_add(left, Ordering::AcqRel);
+        self.slab_number.store(number, Ordering::Release);
+    }
+
+    /// Whether the window is over that the slab was cut from.
+    pub(super) fn is_stale(&self, now_us: u64) -> bool {
+        now_us >= self.slab_ends_us.load(Ordering::Acquire)
     }
 
     pub(super) fn is_dead(&self) -> bool {

@@ -24,6 +24,9 @@ const SMALL_US: u64 = 4_000_000;
 const SMALL_MAX: u64 = 64;
 /// What somebody gets who asks for the first time.
 const FIRST: u64 = 16;
+/// How often a return is sent while the owner does not take it, and the pause between.
+const RETURNS_MAX: u32 = 4;
+const RETURN_AGAIN: Duration = Duration::from_millis(250);
 /// The largest slab.
 const SLAB_MAX: u64 = 1_000_000;
 
@@ -60,6 +63,12 @@ impl Running {
         self.state.lock().unwrap_or_else(|_| std::process::abort()).1.remove(&number);
     }
 
+    /// Whether any request holds a slot.
+    pub(super) fn any(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(|_| std::process::abort());
+        !state.1.is_empty()
+    }
+
     pub(super) fn numbers(&self) -> Vec<u64> {
         let state = self.state.lock().unwrap_or_else(|_| std::process::abort());
         state.1.iter().copied().collect()
@@ -93,7 +102,9 @@ impl Drop for Held {
         tokio::spawn(async move {
             // Should this be lost, the slot ends with the node's lease or its own time.
             let command = protocol::Command::Limits(tenant, Command::Release { slot });
-            grants.tell(group, command).await;
+            if let Err(error) = grants.tell(group, command).await {
+                tracing::debug!(%group, %error, "slot not released");
+            }
         });
     }
 }
@@ -173,7 +184,7 @@ impl Grants {
         tokio::pin!(asked);
         // Registered before the flag is looked at, so that no end of an ask is missed.
         asked.as_mut().enable();
-        if !pass.asking.swap(true, Ordering::AcqRel) {
+        if pass.take_turn() {
             return self.ask(pass, units).await;
         }
         // Over in time or not: the caller looks again.
@@ -192,7 +203,7 @@ impl Grants {
         }
         // Beyond that, whoever needs more waits for it.
         let Ok(place) = Arc::clone(&self.inner.ahead).try_acquire_owned() else { return };
-        if pass.asking.swap(true, Ordering::AcqRel) {
+        if !pass.take_turn() {
             return;
         }
         let (grants, pass) = (self.clone(), Arc::clone(pass));
@@ -203,21 +214,24 @@ impl Grants {
         });
     }
 
-    /// One ask; the caller has set `asking`.
+    /// One ask; the caller has taken the turn.
     async fn ask(&self, pass: &Arc<Pass>, units: u64) -> Result<(), AskError> {
         let asked = self.ask_owner(pass, units).await;
-        pass.asking.store(false, Ordering::Release);
-        pass.asked.notify_waiters();
+        pass.end_turn();
         if pass.is_dead() {
             self.retire(vec![Arc::clone(pass)]);
         }
         asked
     }
 
-    async fn ask_owner(&self, pass: &Pass, units: u64) -> Result<(), AskError> {
+    async fn ask_owner(&self, pass: &Arc<Pass>, units: u64) -> Result<(), AskError> {
         let group = pass.lease.group;
         let router = self.inner.router.get().ok_or(AskError::NoLeader { group })?;
         let Some(lease) = pass.lease.id() else { return Ok(()) };
+        if pass.is_stale(clock::boot_us()) {
+            // The rest of a minute is void, and still good for the day.
+            self.hand_in(group, std::slice::from_ref(pass)).await;
+        }
         let asked_us = clock::boot_us();
         let want = self.wanted(pass, asked_us).max(units);
         let number = self.inner.asks.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +240,7 @@ impl Grants {
         let ask = Ask::Slab { lease, tenant: pass.tenant.id, command };
         let answer = router.ask(group, ask).await.answered?;
         if let Answer::Slab(slab) = answer {
-            pass.receive(&slab, asked_us);
+            pass.receive(&slab, number, asked_us);
         } else if let Answer::NoLease = answer {
             self.drop_group(&pass.lease);
         } else if let Answer::Refused(refusal) = answer {
@@ -256,35 +270,69 @@ impl Grants {
 
     /// Ends passes and gives back what they have left.
     pub(super) fn retire(&self, passes: Vec<Arc<Pass>>) {
-        let ended = passes.into_iter().map(|pass| (pass.kill(), pass)).collect();
-        self.give_back(ended);
+        self.give_back(self.ended(passes));
     }
 
-    /// Gives requests back that were taken out of the passes.
-    pub(super) fn give_back(&self, passes: Vec<(u64, Arc<Pass>)>) {
-        let mut of_groups: BTreeMap<GroupId, Vec<Returned>> = BTreeMap::new();
-        for (left, pass) in passes.into_iter().filter(|(_, pass)| pass.give_up()) {
-            let number = self.inner.asks.fetch_add(1, Ordering::Relaxed);
-            let returned = Returned { tenant: pass.tenant.id, key: pass.key, number, left };
-            of_groups.entry(pass.lease.group).or_default().push(returned);
+    /// Ends passes; those among them whose turn could be taken. The others are retired by whoever has it.
+    pub(super) fn ended(&self, passes: Vec<Arc<Pass>>) -> Vec<Arc<Pass>> {
+        for pass in &passes {
+            pass.kill();
         }
-        for (group, returned) in of_groups {
+        passes.into_iter().filter(|pass| pass.take_turn()).collect()
+    }
+
+    /// Gives back what passes hold whose turn the caller has taken.
+    pub(super) fn give_back(&self, passes: Vec<Arc<Pass>>) {
+        let mut of_groups: BTreeMap<GroupId, Vec<Arc<Pass>>> = BTreeMap::new();
+        for pass in passes {
+            of_groups.entry(pass.lease.group).or_default().push(pass);
+        }
+        for (group, passes) in of_groups {
             let grants = self.clone();
-            tokio::spawn(async move {
-                for slabs in returned.chunks(RETURNED_MAX) {
-                    let (worker, slabs) = (grants.inner.me, slabs.to_vec());
-                    // Should this be lost, a slab ends with the next ask or with the lease.
-                    grants.tell(group, protocol::Command::Return { worker, slabs }).await;
-                }
-            });
+            tokio::spawn(async move { grants.bring_back(group, &passes).await });
         }
     }
 
-    async fn tell(&self, group: GroupId, command: protocol::Command) {
-        let Some(router) = self.inner.router.get() else { return };
-        let routed = router.ask(group, Ask::propose(Box::new(command))).await;
-        if let Err(error) = routed.answered {
-            tracing::debug!(%error, "limits not given back");
+    /// The same for passes of one group; returns when the owner has it all.
+    pub(super) async fn bring_back(&self, group: GroupId, passes: &[Arc<Pass>]) {
+        for passes in passes.chunks(RETURNED_MAX) {
+            self.hand_in(group, passes).await;
+            passes.iter().for_each(|pass| pass.end_turn());
         }
+    }
+
+    /// One command gives back what these hold. It can be sent twice: it names the asks.
+    async fn hand_in(&self, group: GroupId, passes: &[Arc<Pass>]) {
+        let mut taken = Vec::new();
+        let slabs = passes.iter().filter_map(|pass| {
+            let (number, left) = pass.take_slab()?;
+            taken.push((Arc::clone(pass), number, left));
+            Some(Returned { tenant: pass.tenant.id, key: pass.key, number, left })
+        });
+        let (worker, slabs): (_, Vec<_>) = (self.inner.me, slabs.collect());
+        if slabs.is_empty() {
+            return;
+        }
+        let mut unheard = true;
+        for _ in 0..RETURNS_MAX {
+            let command = protocol::Command::Return { worker, slabs: slabs.clone() };
+            match self.tell(group, command).await {
+                Ok(()) => return,
+                Err(error) => {
+                    unheard &= error.is_not_applied();
+                    tracing::debug!(%group, %error, "limits not given back yet");
+                }
+            }
+            tokio::time::sleep(RETURN_AGAIN).await;
+        }
+        // What may have been heard must not be spent here any more.
+        for (pass, number, left) in taken.into_iter().filter(|_| unheard) {
+            pass.put_slab(number, left);
+        }
+    }
+
+    async fn tell(&self, group: GroupId, command: protocol::Command) -> Result<(), AskError> {
+        let router = self.inner.router.get().ok_or(AskError::NoLeader { group })?;
+        router.ask(group, Ask::propose(Box::new(command))).await.answered.map(drop)
     }
 }

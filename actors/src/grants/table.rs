@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use protocol::Digest;
 
@@ -42,12 +42,14 @@ pub(super) struct Table {
     parts: Vec<RwLock<Part>>,
     /// Counts removals: a view that was asked for before one is not taken in after it.
     fence: AtomicU64,
+    /// Passes that made room for others, until somebody gives back what they hold.
+    evicted: Mutex<Vec<Arc<Pass>>>,
 }
 
 impl Default for Table {
     fn default() -> Self {
         let parts = (0..PARTS).map(|_| RwLock::default()).collect();
-        Self { parts, fence: AtomicU64::new(0) }
+        Self { parts, fence: AtomicU64::new(0), evicted: Mutex::default() }
     }
 }
 
@@ -80,12 +82,23 @@ impl Table {
             return Some(Arc::clone(other));
         }
         if part.len() >= PASSES_MAX / PARTS {
-            evict(&mut part);
+            self.evict(evict(&mut part));
         }
-        if let Some(older) = part.insert(digest.0, Arc::clone(&pass)) {
-            older.kill();
-        }
+        self.evict(part.insert(digest.0, Arc::clone(&pass)));
         Some(pass)
+    }
+
+    fn evict(&self, passes: impl IntoIterator<Item = Arc<Pass>>) {
+        self.evicted().extend(passes.into_iter().inspect(|pass| pass.kill()));
+    }
+
+    fn evicted(&self) -> MutexGuard<'_, Vec<Arc<Pass>>> {
+        self.evicted.lock().unwrap_or_else(|_| std::process::abort())
+    }
+
+    /// Passes that are in the table no more, to be ended.
+    pub(super) fn take_evicted(&self) -> Vec<Arc<Pass>> {
+        std::mem::take(&mut *self.evicted())
     }
 
     /// Removes passes and returns them. A pass that is taken in while this runs was asked for
@@ -132,17 +145,11 @@ impl Table {
 }
 
 /// Makes room: the half that was used longest ago goes.
-fn evict(part: &mut Part) {
+fn evict(part: &mut Part) -> Vec<Arc<Pass>> {
     let now_us = crate::clock::boot_us();
     let mut idle: Vec<_> = part.values().map(|pass| pass.idle_for(now_us)).collect();
     let middle = idle.len() / 2;
     let (_, median, _) = idle.select_nth_unstable(middle);
     let median = *median;
-    part.retain(|_, pass| {
-        let stays = pass.idle_for(now_us) < median;
-        if !stays {
-            pass.kill();
-        }
-        stays
-    });
+    part.extract_if(|_, pass| pass.idle_for(now_us) >= median).map(|(_, pass)| pass).collect()
 }

@@ -62,7 +62,7 @@ fn pass(tenant: u128, lease: &Arc<GroupLease>) -> Arc<Pass> {
 #[test]
 fn what_is_in_a_slab_is_spent_once_by_however_many() {
     let pass = pass(1, &lease(clock::boot_us()));
-    pass.receive(&slab(10_000), clock::boot_us());
+    pass.receive(&slab(10_000), 1, clock::boot_us());
     let spent: u64 = std::thread::scope(|scope| {
         let spenders: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| (0..6_000).filter(|_| pass.spend(1).is_some()).count() as u64))
@@ -76,7 +76,7 @@ fn what_is_in_a_slab_is_spent_once_by_however_many() {
 fn nothing_is_admitted_by_a_lease_that_is_over() {
     let over = clock::boot_us() - NODE_LEASE.as_micros() as u64;
     let pass = pass(1, &lease(over));
-    pass.receive(&slab(5), clock::boot_us());
+    pass.receive(&slab(5), 1, clock::boot_us());
     assert!(pass.spend(1).is_none());
     // Prolonged, the rest of the slab counts again: the owner has kept its room.
     pass.lease.extend(LeaseId { epoch: Epoch(1), number: 1 }, None, clock::boot_us());
@@ -89,9 +89,9 @@ fn nothing_is_admitted_by_a_lease_that_is_over() {
 fn a_window_that_is_over_voids_its_slab() {
     let pass = pass(1, &lease(clock::boot_us()));
     let windowed = Slab { window_ms: Some(1_000), ..slab(5) };
-    pass.receive(&windowed, clock::boot_us() - 950_001);
+    pass.receive(&windowed, 1, clock::boot_us() - 950_001);
     assert!(pass.spend(1).is_none());
-    pass.receive(&windowed, clock::boot_us());
+    pass.receive(&windowed, 1, clock::boot_us());
     assert!(pass.spend(1).is_some());
 }
 
@@ -157,6 +157,7 @@ async fn a_recall_waits_for_the_lease_of_a_node_that_does_not_answer_and_ends_it
     let took = begun.elapsed();
     assert!(took > OWNER_LEASE / 2 && took <= OWNER_LEASE + Duration::from_millis(500), "{took:?}");
     assert_eq!(leases.renew(gone.0, gone.1), Renewal::Gone);
+    // Not before: until then it may spend what it holds. Both leases are over.
     let holders = [here.0, gone.0].into();
     assert_eq!(leases.lapsed(&holders), [here.0, gone.0]);
 }

@@ -45,7 +45,7 @@ impl Book {
     pub(super) fn check(&self, tenant: &Tenant, units: u64, now: Stamp) -> Result<(), Refusal> {
         let Some(limit) = tenant.limits().per_month else { return Ok(()) };
         let used = self.spent(tenant.id, now.month());
-        if used.saturating_add(units) > limit {
+        if units > 0 && used.saturating_add(units) > limit {
             let resets_at = now.month_ends();
             let policy = Policy::PerMonth;
             let retry_after_ms = resets_at.ms_since(now.time);

@@ -15,8 +15,6 @@ pub(super) const TOKEN: u64 = 1_000;
 const HELD_MS: u64 = 3_000;
 /// A bucket that never gains is as well looked at after an hour.
 const NEVER_MS: u64 = 3_600_000;
-/// Windows of tenants in other zones may be this much behind.
-const ZONES_MINUTES: u64 = 26 * 60;
 
 /// What an account may.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,7 +71,7 @@ impl Terms {
 /// Requests in a minute or a day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Window {
-    /// Minutes or days since 1970 in the tenant's zone. Never falls.
+    /// Minutes since 1970, or days of the tenant's zone. Never falls.
     pub(super) number: u64,
     pub(super) used: u64,
     /// Given to nodes, and not known to be spent or back.
@@ -181,14 +179,13 @@ impl Ledger {
         let window = self.window(span);
         let Some(limit) = limit.filter(|&limit| window.room(limit) < amount) else { return Ok(()) };
         let resets_at = ends(span, now);
-        Err(Refusal::Quota {
-            policy,
-            limit,
-            used: window.used + window.reserved,
-            wanted: amount,
-            resets_at,
-            retry_after_ms: resets_at.ms_since(now.time),
-        })
+        let used = window.used + window.reserved;
+        let end_ms = resets_at.ms_since(now.time);
+        // What is only lent comes back before the window ends.
+        let lent = window.reserved.min(self.out);
+        let enough = used - lent + amount <= limit;
+        let retry_after_ms = if enough { end_ms.min(HELD_MS) } else { end_ms };
+        Err(Refusal::Quota { policy, limit, used, wanted: amount, resets_at, retry_after_ms })
     }
 
     fn check_bucket(&self, terms: &Terms, policy: Policy, amount: u64) -> Result<(), Refusal> {
@@ -234,8 +231,8 @@ impl Ledger {
         let utc = Stamp { offset: Offset::default(), ..now };
         at_now.advance(terms, utc);
         let full = at_now.level.is_none_or(|level| level == terms.full());
-        let minute = self.minute.used + self.minute.reserved == 0
-            || self.minute.number + ZONES_MINUTES < utc.minute();
+        let minute =
+            self.minute.used + self.minute.reserved == 0 || self.minute.number < utc.minute();
         let day = self.day.used + self.day.reserved == 0 || self.day.number + 2 < utc.day();
         full && minute && day && self.out == 0 && self.money == 0
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::super::Machine;
 use super::ledger::{Ledger, Terms};
-use super::{Book, Parties, parties, terms};
+use super::{Book, Parties, Row, parties, terms};
 
 /// A slab takes at most this share of what there is.
 const SHARE: u64 = 3;
@@ -28,7 +28,8 @@ pub(super) struct Slab {
     /// What it may have at most.
     pub(super) left: u64,
     minute: u64,
-    day: u64,
+    /// Of the tenant and of the key: a zone that was changed may show in one and not yet in the other.
+    days: [u64; 2],
 }
 
 /// Who asks.
@@ -63,9 +64,9 @@ pub(super) fn grant(
     let cut = Cut::of(book, &parties);
     let kept = held.filter(|held| cut.keeps(held, ask.left)).map_or(0, |_| ask.left);
     if let Some(held) = held {
-        for (row, _) in &parties.of {
+        for ((row, _), day) in parties.of.iter().zip(held.days) {
             let ledger = book.ledgers.entry(*row).or_default();
-            settle(ledger, &held, held.left - kept, 0);
+            settle(ledger, &held, day, held.left - kept, 0);
         }
     }
     let rooms = rooms(book, &parties);
@@ -85,8 +86,8 @@ pub(super) fn grant(
         let states = book.ledgers.get(row)?.states(terms, now);
         states.into_iter().find(|state| state.policy == policy)
     });
-    let Cut { minute, day, .. } = cut;
-    book.slabs.insert(name, Slab { number: ask.number, left: kept + granted, minute, day });
+    let Cut { minute, days, .. } = cut;
+    book.slabs.insert(name, Slab { number: ask.number, left: kept + granted, minute, days });
     Ok(Reply::Slab(Granted {
         granted,
         voided: kept < ask.left,
@@ -101,17 +102,19 @@ pub(super) fn grant(
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     minute: u64,
-    day: u64,
+    days: [u64; 2],
     by_minute: bool,
     by_day: bool,
 }
 
 impl Cut {
     fn of(book: &Book, parties: &Parties) -> Self {
-        let ledger = book.ledgers.get(&parties.of[0].0).copied().unwrap_or_default();
+        let ledger = |party: &(Row, Terms)| book.ledgers.get(&party.0).copied().unwrap_or_default();
+        let [tenant, key] =
+            [&parties.of[0], parties.of.last().unwrap_or(&parties.of[0])].map(ledger);
         Self {
-            minute: ledger.minute.number,
-            day: ledger.day.number,
+            minute: tenant.minute.number,
+            days: [tenant.day.number, key.day.number],
             by_minute: parties.of.iter().any(|(_, terms)| terms.per_minute.is_some()),
             by_day: parties.of.iter().any(|(_, terms)| terms.per_day.is_some()),
         }
@@ -121,7 +124,7 @@ impl Cut {
     /// knows its end and agrees. So is what no row covers.
     fn keeps(&self, held: &Slab, left: u64) -> bool {
         (!self.by_minute || held.minute == self.minute)
-            && (!self.by_day || held.day == self.day)
+            && (!self.by_day || held.days == self.days)
             && left <= held.left
     }
 
@@ -157,24 +160,25 @@ fn lend(book: &mut Book, parties: &Parties, granted: u64) {
 }
 
 /// Of a slab, `spent` is gone and `back` is not out any more. Called at the present of the ledger.
-fn settle(ledger: &mut Ledger, held: &Slab, spent: u64, back: u64) {
+fn settle(ledger: &mut Ledger, held: &Slab, day: u64, spent: u64, back: u64) {
     ledger.out = ledger.out.saturating_sub(spent + back);
     ledger.minute.settle(held.minute, spent, back);
-    ledger.day.settle(held.day, spent, back);
+    ledger.day.settle(day, spent, back);
 }
 
-/// Changes nothing when the node holds no slab of that key, or has asked for another since.
+/// Changes nothing when the node has no slab of that ask, because it was given back before or because it
+/// has asked for another since.
 pub(super) fn give_back(machine: &mut Machine, now: Stamp, ask: Ask) {
     let name = (ask.worker, ask.tenant, ask.key);
     let held = machine.limits.slabs.get(&name).copied();
-    let Some(held) = held.filter(|held| ask.number > held.number) else { return };
+    let Some(held) = held.filter(|held| ask.number == held.number) else { return };
     let back = ask.left.min(held.left);
-    for row in [(ask.tenant, None), (ask.tenant, Some(ask.key))] {
+    for (row, day) in [(ask.tenant, None), (ask.tenant, Some(ask.key))].into_iter().zip(held.days) {
         let terms = terms(machine, row).unwrap_or_default();
         // As with a lapse, windows move on with the next request.
         let ledger = machine.limits.ledgers.entry(row).or_default();
         ledger.refill(&terms, now);
-        settle(ledger, &held, held.left - back, back);
+        settle(ledger, &held, day, held.left - back, back);
         ledger.put(&terms, back);
     }
     machine.limits.slabs.remove(&name);

@@ -20,6 +20,8 @@ struct World {
     real: u64,
     number: u64,
     held: BTreeMap<u64, u64>,
+    /// The ask that brought what a node holds.
+    slabs: BTreeMap<u64, u64>,
     /// Moments of admission in real milliseconds.
     admitted: Vec<u64>,
 }
@@ -41,6 +43,7 @@ impl World {
             real: 0,
             number: 0,
             held: BTreeMap::new(),
+            slabs: BTreeMap::new(),
             admitted: Vec::new(),
         };
         world.open();
@@ -104,6 +107,7 @@ impl World {
 
     fn slab(&mut self, node: u64, want: u64) -> protocol::peer::Slab {
         let command = self.ask(node, want);
+        self.slabs.insert(node, self.number);
         let Ok(Reply::Slab(slab)) = self.limits(command) else { panic!("no slab") };
         let held = self.held.entry(node).or_default();
         *held = if slab.voided { 0 } else { *held } + slab.granted;
@@ -118,9 +122,9 @@ impl World {
     }
 
     fn give_back(&mut self, node: u64) {
-        self.number += 1;
         let left = self.held.remove(&node).unwrap_or(0);
-        let slab = Returned { tenant: TENANT, key: KEY, number: self.number, left };
+        let number = self.slabs.get(&node).copied().unwrap_or(0);
+        let slab = Returned { tenant: TENANT, key: KEY, number, left };
         let command = protocol::Command::Return { worker: worker(node), slabs: vec![slab] };
         self.apply(command).outcome.unwrap();
     }
@@ -262,7 +266,8 @@ fn a_minute_begins_anew_and_slabs_of_the_last_one_are_void() {
     assert!(world.check(21, None).is_err());
     world.check(20, None).unwrap();
     let Err(Refusal::Quota { used, retry_after_ms, .. }) = world.check(1, None) else { panic!() };
-    assert_eq!((used, retry_after_ms), (30, 60_000));
+    // Ten of them are only lent, and may come back.
+    assert_eq!((used, retry_after_ms), (30, 3_000));
     world.later(60_000);
     let slab = world.slab(1, 3);
     assert!(slab.voided && slab.granted == 3, "{slab:?}");
@@ -311,6 +316,63 @@ fn a_shadowed_policy_counts_and_never_refuses() {
         world.check(1, None).unwrap();
     }
     assert_eq!(world.slab(1, 50).granted, 50);
+}
+
+#[test]
+fn only_the_ask_that_brought_a_slab_can_give_it_back() {
+    let overrides = Overrides { rate: limit(0), burst: limit(100), ..Overrides::default() };
+    let mut world = World::new(overrides);
+    let first = world.slab(1, 30).granted;
+    let before = world.slabs[&1];
+    let second = world.slab(1, 30).granted;
+    let held = first + second;
+    let back = |world: &mut World, number: u64, left: u64| {
+        let slab = Returned { tenant: TENANT, key: KEY, number, left };
+        let command = protocol::Command::Return { worker: worker(1), slabs: vec![slab] };
+        world.apply(command).outcome.unwrap();
+    };
+    // Late, from before the second ask: what it says is included in that.
+    back(&mut world, before, first);
+    assert_eq!(world.check(100 - held + 1, None).unwrap_err(), held_by_others(100 - held));
+    let newest = world.slabs[&1];
+    back(&mut world, newest, held);
+    back(&mut world, newest, held);
+    world.check(100, None).unwrap();
+    assert!(world.check(1, None).is_err());
+}
+
+fn held_by_others(remaining: u64) -> Refusal {
+    Refusal::Rate { policy: Policy::Rate, limit: 0, remaining, retry_after_ms: 3_600_000 }
+}
+
+#[test]
+fn a_day_whose_rest_is_only_lent_is_asked_for_again_soon() {
+    let overrides = Overrides {
+        rate: Override::Unlimited,
+        key_rate: Override::Unlimited,
+        per_day: limit(300),
+        ..Overrides::default()
+    };
+    let mut world = World::new(overrides);
+    let lent = world.slab(1, 100).granted;
+    world.check(300 - lent, None).unwrap();
+    let wait = |refused: Refusal| {
+        let Refusal::Quota { retry_after_ms, .. } = refused else { panic!("{refused}") };
+        retry_after_ms
+    };
+    assert_eq!(wait(world.check(1, None).unwrap_err()), 3_000);
+    world.give_back(1);
+    world.check(lent, None).unwrap();
+    assert!(wait(world.check(1, None).unwrap_err()) > 3_000);
+}
+
+#[test]
+fn what_takes_no_units_is_not_refused_for_a_month_that_is_used_up() {
+    let overrides = Overrides { per_month: limit(10), ..Overrides::default() };
+    let mut world = World::new(overrides);
+    world.check(10, Some(Policy::PerMonth)).unwrap();
+    assert!(world.check(1, Some(Policy::PerMonth)).is_err());
+    world.check(1, None).unwrap();
 }
 
 #[test]
