@@ -85,27 +85,23 @@ async fn the_cluster_tells_what_operators_did_and_who_came_with_a_wrong_key() ->
     let tenant: Value =
         cluster.admin(0)?.json(Call::post("/v1/tenants").json(&tenant)?).await?.body;
     let id = tenant["id"].as_str().context("no id")?;
-    let _: Value = cluster.admin(1)?.json(Call::delete("/v1/tenants").segment(id)).await?.body;
-    // Nobody else is left to tell of it. A refusal is written a moment after its answer.
     let suspend = Call::post("/v1/tenants").segment(id).segment("suspend");
-    denied(cluster.admin(0)?.json::<Value>(suspend).await, 404)?;
-    let missing = format!("/v1/tenants/{id}/suspend");
-    let missing = ("POST", missing.as_str(), 404, "operator");
-    export_with(&cluster.admin(1)?, &[missing]).await?;
-    denied(cluster.client_of(2, "sk_live_nobody")?.json::<Value>(Call::get("/v1/me")).await, 401)?;
+    let repeated = suspend.clone().idempotency_key("suspend-1");
+    let _: Value = cluster.admin(2)?.json(repeated.clone()).await?.body;
+    let _: Value = cluster.admin(1)?.json(Call::delete("/v1/tenants").segment(id)).await?.body;
+    let untold = after_it_is_gone(&cluster, id, suspend, repeated).await?;
 
     // Whatever node leads the meta group, what was acknowledged is told by the others.
     let leader = cluster.admin(0)?.cluster().await?.body.leader.context("no leader")?;
     let leader = cluster.index_of(&leader).context("a leader that is no node")?;
     cluster.kill(leader).await?;
-    let gone = format!("/v1/tenants/{id}");
-    let wanted = [
-        ("PUT", "/v1/plans/gold", 200, "operator"),
-        ("PUT", "/v1/plans/gold", 422, "operator"),
-        ("POST", "/admin/v1/join-tokens", 201, "operator"),
-        ("DELETE", gone.as_str(), 200, "operator"),
-        missing,
+    let of_operators = [
+        ("PUT", "/v1/plans/gold".to_owned(), 200, "operator"),
+        ("PUT", "/v1/plans/gold".to_owned(), 422, "operator"),
+        ("POST", "/admin/v1/join-tokens".to_owned(), 201, "operator"),
+        ("DELETE", format!("/v1/tenants/{id}"), 200, "operator"),
     ];
+    let wanted = [of_operators.as_slice(), &untold].concat();
     let survivors = cluster.admins()?;
     let export = export_with(&survivors, &wanted).await?;
     let trust = survivors.trust().await?;
@@ -117,8 +113,35 @@ async fn the_cluster_tells_what_operators_did_and_who_came_with_a_wrong_key() ->
     Ok(())
 }
 
+/// Method, path, status and actor of a record.
+type Line = (&'static str, String, u64, &'static str);
+
+/// What concerns a tenant that is deleted, and what concerns nobody, is told by the cluster.
+async fn after_it_is_gone(
+    cluster: &Cluster,
+    id: &str,
+    suspend: Call,
+    repeated: Call,
+) -> Result<[Line; 3]> {
+    denied(cluster.admin(0)?.json::<Value>(suspend).await, 404)?;
+    let again = cluster.admin(1)?.json::<Value>(repeated).await?;
+    ensure!(again.meta.replayed, "{again:?}");
+    let stranger = Call::get("/v1/me").query("api_key", Some("sk_live_secret"));
+    let nobody = cluster.client_of(2, "sk_live_nobody")?;
+    denied(nobody.json::<Value>(stranger).await, 401)?;
+    let path = format!("/v1/tenants/{id}/suspend");
+    let wanted = [
+        ("POST", path.clone(), 404, "operator"),
+        ("POST", path, 200, "operator"),
+        ("GET", "/v1/me?api_key=sk_live_…".to_owned(), 401, "unknown"),
+    ];
+    // Refusals are written a moment after their answer.
+    export_with(&cluster.admin(1)?, &wanted).await?;
+    Ok(wanted)
+}
+
 /// The cluster's own audit, once it tells of these.
-async fn export_with(cluster: &Client, wanted: &[(&str, &str, u64, &str)]) -> Result<String> {
+async fn export_with(cluster: &Client, wanted: &[Line]) -> Result<String> {
     Ok(until("the word of the survivors", STRANGERS_WITHIN, async || {
         let export = match cluster.export_cluster_audit().await {
             Ok(export) => export,
