@@ -12,6 +12,7 @@ use protocol::peer::{Answer, Ask};
 use protocol::{ClusterId, GroupId, NodeId, Refusal, TenantId, codec, nodes};
 use raft::Host;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use crate::figures::figures;
@@ -52,6 +53,8 @@ struct Inner {
     pending: Mutex<BTreeMap<TenantId, Pending>>,
     /// Who has calls on their way, so that a tenant's are written in order.
     flying: Mutex<BTreeSet<TenantId>>,
+    /// A tenant's calls are on their way no more.
+    landed: Notify,
     strangers: Mutex<Vec<Call>>,
 }
 
@@ -71,9 +74,15 @@ impl Auditor {
     /// Starts an auditor that writes `reads_per_mille` of a thousand reads.
     #[must_use]
     pub fn start(host: Arc<Host>, router: Router, reads_per_mille: u32) -> Self {
-        let (pending, flying) = (Mutex::default(), Mutex::default());
-        let strangers = Mutex::default();
-        let inner = Inner { host, router, reads_per_mille, pending, flying, strangers };
+        let inner = Inner {
+            host,
+            router,
+            reads_per_mille,
+            pending: Mutex::default(),
+            flying: Mutex::default(),
+            landed: Notify::new(),
+            strangers: Mutex::default(),
+        };
         let auditor = Self { inner: Arc::new(inner) };
         tokio::spawn(auditor.clone().run());
         auditor
@@ -114,14 +123,30 @@ impl Auditor {
         }
     }
 
-    /// Writes what waits, for a node that stops.
+    /// Writes what waits and sees what is on its way home, for a node that stops.
     pub async fn drain(&self, within: Duration) {
-        self.admit_strangers();
-        let waiting = std::mem::take(&mut *self.pending());
-        let calls: usize = waiting.values().map(|pending| pending.calls.len()).sum();
-        let flushes = waiting.into_iter().map(|(tenant, pending)| self.flush(tenant, pending));
-        if tokio::time::timeout(within, futures::future::join_all(flushes)).await.is_err() {
-            warn!(calls, "audited calls may be lost");
+        let drained = async {
+            self.all_landed().await;
+            self.admit_strangers();
+            let waiting = std::mem::take(&mut *self.pending());
+            let flushes = waiting.into_iter().map(|(tenant, pending)| self.flush(tenant, pending));
+            futures::future::join_all(flushes).await;
+        };
+        let in_time = tokio::time::timeout(within, drained).await.is_ok();
+        if !in_time || !self.pending().is_empty() {
+            warn!("audited calls may be lost");
+        }
+    }
+
+    async fn all_landed(&self) {
+        loop {
+            let landed = self.inner.landed.notified();
+            tokio::pin!(landed);
+            landed.as_mut().enable();
+            if self.flying().is_empty() {
+                return;
+            }
+            landed.await;
         }
     }
 
@@ -155,6 +180,7 @@ impl Auditor {
                 tokio::spawn(async move {
                     auditor.flush(tenant, pending).await;
                     auditor.flying().remove(&tenant);
+                    auditor.inner.landed.notify_waiters();
                 });
             }
         }

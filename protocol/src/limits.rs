@@ -174,9 +174,10 @@ pub struct Returned {
 pub enum Command {
     /// Spends units of one policy, or of `rate`, `key_rate`, `per_minute` and `per_day` together.
     Check { key: KeyId, units: u64, policy: Option<Policy> },
-    /// A node wants requests to spend by itself. It has `left` of what it was given before; a
-    /// request for a slab with a number not above the last one is refused.
-    Slab { key: KeyId, worker: Worker, number: u64, left: u64, want: u64 },
+    /// A node wants requests to spend by itself. It has `left` of what it was given before, and goes on
+    /// spending it unless it is `ended`: then it gives that back. A request for a slab with a number not
+    /// above the last one is refused.
+    Slab { key: KeyId, worker: Worker, number: u64, left: u64, ended: bool, want: u64 },
     /// The request runs no longer.
     Release { slot: Slot },
 }

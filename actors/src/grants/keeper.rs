@@ -20,6 +20,8 @@ const RENEW_BELOW_US: u64 = 900_000;
 const SLAB_IDLE: Duration = Duration::from_secs(2);
 /// A pass that was not used for this long is forgotten.
 const PASS_IDLE: Duration = Duration::from_secs(30);
+/// How long the end of a lease waits for what is given back.
+const RETURN_WITHIN: Duration = Duration::from_secs(1);
 /// A lease that was not used for this long is closed.
 const LEASE_IDLE_US: u64 = 10_000_000;
 
@@ -129,7 +131,12 @@ impl Grants {
             return;
         }
         let passes = self.inner.table.remove(|pass| pass.lease.group == lease.group);
-        self.bring_back(lease.group, &self.ended(passes)).await;
+        let ended = self.ended(passes);
+        let brought = self.bring_back(lease.group, &ended);
+        // Whoever wants this lease meanwhile waits for us.
+        if tokio::time::timeout(RETURN_WITHIN, brought).await.is_err() {
+            tracing::debug!(group = %lease.group, "limits not given back; they end with the lease");
+        }
         // What came in meanwhile goes too.
         self.drop_group(lease);
         let Some(router) = self.inner.router.get() else { return };

@@ -35,6 +35,10 @@ pub struct Pass {
     /// Of the ask that brought what is here; 0 when the owner knows of nothing here.
     slab_number: AtomicU64,
     slab_ends_us: AtomicU64,
+    /// When it is time to ask how long the window really is.
+    look_at_us: AtomicU64,
+    /// When the window is over at the latest that the slab was cut from.
+    window_ends_us: AtomicU64,
     /// An ask for more is under way.
     pub(super) asking: AtomicBool,
     /// An ask has ended.
@@ -50,6 +54,10 @@ pub struct Pass {
     room: AtomicU64,
 }
 
+/// This long before a slab is over, its owner is asked whether the window really is.
+const LOOK_AHEAD_US: u64 = 100_000;
+/// What is left of a window when the next one is waited for.
+const SHORT_US: u64 = 50_000;
 /// A slab of this share of what the owner has left is no hoard.
 const CRUMB: u64 = 512;
 
@@ -103,6 +111,8 @@ impl Pass {
             left: AtomicU64::new(0),
             slab_number: AtomicU64::new(0),
             slab_ends_us: AtomicU64::new(0),
+            look_at_us: AtomicU64::new(NEVER),
+            window_ends_us: AtomicU64::new(0),
             asking: AtomicBool::new(false),
             asked: Notify::new(),
             spent: AtomicU64::new(0),
@@ -198,14 +208,18 @@ impl Pass {
         self.left.load(Ordering::Acquire)
     }
 
-    /// Takes in the slab of an ask, which was made at `asked_us`.
-    pub(super) fn receive(&self, slab: &protocol::peer::Slab, number: u64, asked_us: u64) {
+    /// Takes in the slab of an ask, which was made at `asked_us` and answered at `now_us`.
+    pub(super) fn receive(
+        &self,
+        slab: &protocol::peer::Slab,
+        number: u64,
+        asked_us: u64,
+        now_us: u64,
+    ) {
         if slab.voided {
             self.left.store(0, Ordering::Release);
         }
-        // Shard time may run a twentieth faster than ours, so the window may end that much sooner.
-        let ends = slab.window_ms.map_or(NEVER, |ms| asked_us + ms * 950);
-        self.slab_ends_us.store(ends, Ordering::Release);
+        self.set_window(slab.window_ms, asked_us, now_us);
         self.left.fetch_add(slab.granted, Ordering::AcqRel);
         self.room.store(slab.room, Ordering::Relaxed);
         self.slab_number.store(number, Ordering::Release);
@@ -216,6 +230,36 @@ impl Pass {
         if let Some(refusal) = &slab.denied {
             self.set_dry(refusal);
         }
+    }
+
+    /// Shard time may run a twentieth faster than ours, so the window may end that much sooner. Shortly
+    /// before it is worth asking again, until what could be won is not worth the way.
+    fn set_window(&self, window_ms: Option<u64>, asked_us: u64, now_us: u64) {
+        let Some(window_us) = window_ms.map(|ms| ms * 1000) else {
+            self.look_at_us.store(NEVER, Ordering::Relaxed);
+            self.window_ends_us.store(0, Ordering::Relaxed);
+            self.slab_ends_us.store(NEVER, Ordering::Release);
+            return;
+        };
+        let ends_us = asked_us + window_us / 20 * 19;
+        let ahead_us = (window_us / 4).min(LOOK_AHEAD_US);
+        let look_at_us = if window_us < SHORT_US { NEVER } else { ends_us - ahead_us };
+        self.look_at_us.store(look_at_us, Ordering::Relaxed);
+        self.window_ends_us.store(now_us + window_us, Ordering::Relaxed);
+        self.slab_ends_us.store(ends_us, Ordering::Release);
+    }
+
+    /// Whether the time of the slab is nearly over, as of the last request.
+    pub(super) fn is_ending(&self) -> bool {
+        let now_us = self.last_used_us.load(Ordering::Relaxed);
+        now_us >= self.look_at_us.load(Ordering::Relaxed)
+    }
+
+    /// How long to wait for the next window, when that is not long and the slab is over.
+    pub(super) fn window_over_in(&self, now_us: u64) -> Option<Duration> {
+        let wait_us = self.window_ends_us.load(Ordering::Relaxed).checked_sub(now_us)?;
+        let waits = wait_us > 0 && wait_us < SHORT_US && self.is_stale(now_us);
+        waits.then(|| Duration::from_micros(wait_us))
     }
 
     /// Remembers that there is nothing for single requests until a moment.
@@ -268,6 +312,16 @@ impl Pass {
     pub(super) fn end_turn(&self) {
         self.asking.store(false, Ordering::Release);
         self.asked.notify_waiters();
+    }
+
+    /// Takes out all that is left, to be given back with the next ask.
+    pub(super) fn take_left(&self) -> u64 {
+        self.left.swap(0, Ordering::AcqRel)
+    }
+
+    /// The ask was not heard, and it is as it was.
+    pub(super) fn put_left(&self, left: u64) {
+        self.left.fetch_add(left, Ordering::AcqRel);
     }
 
     /// Takes out all that is left, to be given back: the number of its ask, and how much. None when the

@@ -192,10 +192,10 @@ impl Grants {
         Ok(())
     }
 
-    /// Asks ahead when what is left is little.
+    /// Asks ahead when what is left is little, or its time.
     pub(super) fn prefetch(&self, pass: &Arc<Pass>) {
         if pass.admission() != Admission::Slabs
-            || !pass.is_low()
+            || !(pass.is_low() || pass.is_ending())
             || pass.asking.load(Ordering::Relaxed)
             || pass.dry().is_some()
         {
@@ -227,20 +227,30 @@ impl Grants {
     async fn ask_owner(&self, pass: &Arc<Pass>, units: u64) -> Result<(), AskError> {
         let group = pass.lease.group;
         let router = self.inner.router.get().ok_or(AskError::NoLeader { group })?;
-        let Some(lease) = pass.lease.id() else { return Ok(()) };
-        if pass.is_stale(clock::boot_us()) {
-            // The rest of a minute is void, and still good for the day.
-            self.hand_in(group, std::slice::from_ref(pass)).await;
+        if let Some(wait) = pass.window_over_in(clock::boot_us()) {
+            // Whatever is asked for now is over before it is here.
+            tokio::time::sleep(wait).await;
         }
+        let Some(lease) = pass.lease.id() else { return Ok(()) };
         let asked_us = clock::boot_us();
         let want = self.wanted(pass, asked_us).max(units);
         let number = self.inner.asks.fetch_add(1, Ordering::Relaxed);
-        let (worker, left) = (self.inner.me, pass.left());
-        let command = Command::Slab { key: pass.key, worker, number, left, want };
+        // The rest of a minute is void, and still good for the day.
+        let ended = pass.is_stale(asked_us);
+        let (worker, left) = (self.inner.me, if ended { pass.take_left() } else { pass.left() });
+        let command = Command::Slab { key: pass.key, worker, number, left, ended, want };
         let ask = Ask::Slab { lease, tenant: pass.tenant.id, command };
-        let answer = router.ask(group, ask).await.answered?;
+        let answered = router.ask(group, ask).await.answered;
+        let unheard = match &answered {
+            Ok(answer) => matches!(answer, Answer::NoLease | Answer::Refused(_)),
+            Err(error) => error.is_not_applied(),
+        };
+        if ended && unheard {
+            pass.put_left(left);
+        }
+        let answer = answered?;
         if let Answer::Slab(slab) = answer {
-            pass.receive(&slab, number, asked_us);
+            pass.receive(&slab, number, asked_us, clock::boot_us());
         } else if let Answer::NoLease = answer {
             self.drop_group(&pass.lease);
         } else if let Answer::Refused(refusal) = answer {

@@ -59,10 +59,14 @@ fn pass(tenant: u128, lease: &Arc<GroupLease>) -> Arc<Pass> {
     Arc::new(Pass::new(view(tenant, None), digest, Arc::clone(lease), clock::boot_us()))
 }
 
+fn receive(pass: &Pass, slab: &Slab, asked_us: u64) {
+    pass.receive(slab, 1, asked_us, asked_us);
+}
+
 #[test]
 fn what_is_in_a_slab_is_spent_once_by_however_many() {
     let pass = pass(1, &lease(clock::boot_us()));
-    pass.receive(&slab(10_000), 1, clock::boot_us());
+    receive(&pass, &slab(10_000), clock::boot_us());
     let spent: u64 = std::thread::scope(|scope| {
         let spenders: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| (0..6_000).filter(|_| pass.spend(1).is_some()).count() as u64))
@@ -76,7 +80,7 @@ fn what_is_in_a_slab_is_spent_once_by_however_many() {
 fn nothing_is_admitted_by_a_lease_that_is_over() {
     let over = clock::boot_us() - NODE_LEASE.as_micros() as u64;
     let pass = pass(1, &lease(over));
-    pass.receive(&slab(5), 1, clock::boot_us());
+    receive(&pass, &slab(5), clock::boot_us());
     assert!(pass.spend(1).is_none());
     // Prolonged, the rest of the slab counts again: the owner has kept its room.
     pass.lease.extend(LeaseId { epoch: Epoch(1), number: 1 }, None, clock::boot_us());
@@ -89,10 +93,28 @@ fn nothing_is_admitted_by_a_lease_that_is_over() {
 fn a_window_that_is_over_voids_its_slab() {
     let pass = pass(1, &lease(clock::boot_us()));
     let windowed = Slab { window_ms: Some(1_000), ..slab(5) };
-    pass.receive(&windowed, 1, clock::boot_us() - 950_001);
+    receive(&pass, &windowed, clock::boot_us() - 950_001);
     assert!(pass.spend(1).is_none());
-    pass.receive(&windowed, 1, clock::boot_us());
+    receive(&pass, &windowed, clock::boot_us());
     assert!(pass.spend(1).is_some());
+}
+
+#[test]
+fn the_end_of_a_window_is_asked_for_ahead_until_it_is_near_and_then_waited_for() {
+    let pass = pass(1, &lease(clock::boot_us()));
+    let asked_us = clock::boot_us();
+    let windowed = |ms: u64| Slab { window_ms: Some(ms), ..slab(100) };
+    receive(&pass, &windowed(1_000), asked_us);
+    assert_eq!(pass.window_over_in(asked_us + 960_000), Some(Duration::from_millis(40)));
+    assert_eq!(pass.window_over_in(asked_us + 940_000), None, "the slab is good");
+    assert_eq!(pass.window_over_in(asked_us + 1_000_000), None, "the window is over");
+    assert!(pass.spend(1).is_some() && !pass.is_ending());
+    receive(&pass, &windowed(1_000), clock::boot_us() - 860_000);
+    assert!(pass.spend(1).is_some() && pass.is_ending());
+    receive(&pass, &windowed(49), clock::boot_us() - 30_000);
+    assert!(pass.spend(1).is_some() && !pass.is_ending());
+    receive(&pass, &slab(100), clock::boot_us());
+    assert!(pass.spend(1).is_some() && !pass.is_ending());
 }
 
 #[test]

@@ -247,8 +247,8 @@ pub(super) fn apply(
         Command::Check { key, units, policy } => {
             check(machine, now, tenant, key, units, policy, effects)
         }
-        Command::Slab { key, worker, number, left, want } => {
-            let ask = slabs::Ask { tenant, key, worker, number, left };
+        Command::Slab { key, worker, number, left, ended, want } => {
+            let ask = slabs::Ask { tenant, key, worker, number, left, ended };
             slabs::grant(machine, now, ask, want, effects)
         }
         Command::Release { slot } => {
@@ -295,7 +295,11 @@ pub(super) fn give_back(
     returned: &[Returned],
 ) -> Outcome {
     for &Returned { tenant, key, number, left } in returned {
-        slabs::give_back(machine, now, slabs::Ask { tenant, key, worker, number, left });
+        slabs::give_back(
+            machine,
+            now,
+            slabs::Ask { tenant, key, worker, number, left, ended: true },
+        );
     }
     Ok(Reply::Done)
 }

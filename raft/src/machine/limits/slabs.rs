@@ -40,6 +40,8 @@ pub(super) struct Ask {
     pub(super) worker: Worker,
     pub(super) number: u64,
     pub(super) left: u64,
+    /// The node spends nothing of `left` any more.
+    pub(super) ended: bool,
 }
 
 pub(super) fn grant(
@@ -62,11 +64,14 @@ pub(super) fn grant(
         return Err(Refusal::StaleAsk);
     }
     let cut = Cut::of(book, &parties);
-    let kept = held.filter(|held| cut.keeps(held, ask.left)).map_or(0, |_| ask.left);
+    let keeps = held.is_some_and(|held| cut.keeps(&held, ask.left));
+    let kept = if keeps && !ask.ended { ask.left } else { 0 };
     if let Some(held) = held {
-        for ((row, _), day) in parties.of.iter().zip(held.days) {
+        let back = if ask.ended { ask.left.min(held.left) } else { 0 };
+        for ((row, terms), day) in parties.of.iter().zip(held.days) {
             let ledger = book.ledgers.entry(*row).or_default();
-            settle(ledger, &held, day, held.left - kept, 0);
+            settle(ledger, &held, day, held.left - kept - back, back);
+            ledger.put(terms, back);
         }
     }
     let rooms = rooms(book, &parties);

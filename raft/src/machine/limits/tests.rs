@@ -99,14 +99,21 @@ impl World {
         outcome
     }
 
-    fn ask(&mut self, node: u64, want: u64) -> Command {
+    fn ask(&mut self, node: u64, want: u64, ended: bool) -> Command {
         self.number += 1;
         let left = self.held.get(&node).copied().unwrap_or(0);
-        Command::Slab { key: KEY, worker: worker(node), number: self.number, left, want }
+        if ended {
+            self.held.remove(&node);
+        }
+        Command::Slab { key: KEY, worker: worker(node), number: self.number, left, ended, want }
     }
 
     fn slab(&mut self, node: u64, want: u64) -> protocol::peer::Slab {
-        let command = self.ask(node, want);
+        let command = self.ask(node, want, false);
+        self.granted(node, command)
+    }
+
+    fn granted(&mut self, node: u64, command: Command) -> protocol::peer::Slab {
         self.slabs.insert(node, self.number);
         let Ok(Reply::Slab(slab)) = self.limits(command) else { panic!("no slab") };
         let held = self.held.entry(node).or_default();
@@ -151,9 +158,10 @@ enum Step {
     Later(u64),
     Spend(u64, u64),
     Check(u64),
-    Slab(u64, u64),
+    /// Of a node; whether what it has left is ended; how many more it wants.
+    Slab(u64, bool, u64),
     /// The answer does not arrive.
-    LostSlab(u64, u64),
+    LostSlab(u64, bool, u64),
     /// An ask of before arrives now.
     LateAsk(usize),
     Return(u64),
@@ -162,13 +170,17 @@ enum Step {
     Failover(u64),
 }
 
+fn slab() -> impl Strategy<Value = (u64, bool, u64)> {
+    (1..=NODES, any::<bool>(), 1..60u64)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..120u64).prop_map(Step::Later),
         6 => (1..=NODES, 1..30u64).prop_map(|(node, n)| Step::Spend(node, n)),
         2 => (1..4u64).prop_map(Step::Check),
-        4 => (1..=NODES, 1..60u64).prop_map(|(node, n)| Step::Slab(node, n)),
-        1 => (1..=NODES, 1..60u64).prop_map(|(node, n)| Step::LostSlab(node, n)),
+        4 => slab().prop_map(|(node, ended, n)| Step::Slab(node, ended, n)),
+        1 => slab().prop_map(|(node, ended, n)| Step::LostSlab(node, ended, n)),
         1 => (0..40usize).prop_map(Step::LateAsk),
         1 => (1..=NODES).prop_map(Step::Return),
         1 => (1..=NODES).prop_map(Step::Lapse),
@@ -183,13 +195,13 @@ fn run(world: &mut World, steps: Vec<Step>) {
             Step::Later(ms) => world.later(ms),
             Step::Spend(node, wanted) => world.spend(node, wanted),
             Step::Check(units) => drop(world.check(units, None)),
-            Step::Slab(node, want) => {
-                asks.push(world.ask(node, want));
-                world.number -= 1;
-                let _ = world.slab(node, want);
+            Step::Slab(node, ended, want) => {
+                let ask = world.ask(node, want, ended);
+                asks.push(ask);
+                let _ = world.granted(node, ask);
             }
-            Step::LostSlab(node, want) => {
-                let ask = world.ask(node, want);
+            Step::LostSlab(node, ended, want) => {
+                let ask = world.ask(node, want, ended);
                 asks.push(ask);
                 let _ = world.limits(ask);
             }
@@ -274,6 +286,28 @@ fn a_minute_begins_anew_and_slabs_of_the_last_one_are_void() {
     assert_eq!(world.held[&1], 3);
     world.check(27, None).unwrap();
     assert!(world.check(1, None).is_err());
+}
+
+#[test]
+fn what_is_left_of_a_minute_is_good_for_the_day() {
+    let overrides = Overrides {
+        rate: limit(0),
+        burst: limit(100),
+        key_rate: Override::Unlimited,
+        per_minute: limit(90),
+        per_day: limit(100),
+        ..Overrides::default()
+    };
+    let mut world = World::new(overrides);
+    assert_eq!(world.slab(1, 30).granted, 30);
+    world.spend(1, 5);
+    world.later(60_000);
+    let ended = world.ask(1, 1, true);
+    let slab = world.granted(1, ended);
+    assert_eq!((slab.granted, slab.room), (1, 89));
+    let view = world.machine.limits_view(TENANT, Some(KEY), world.stamp()).unwrap();
+    let left: Vec<_> = view.states.iter().map(|state| (state.policy, state.remaining)).collect();
+    assert_eq!(left, [(Policy::Rate, 94), (Policy::PerMinute, 89), (Policy::PerDay, 94)]);
 }
 
 #[test]
