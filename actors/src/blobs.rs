@@ -193,6 +193,9 @@ async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::TransferLeader
         | Kind::MetaPropose
         | Kind::MetaIndex
+        | Kind::SnapshotBegin
+        | Kind::SnapshotPart
+        | Kind::SnapshotInstall
         | Kind::Join => Err("not on this connection".to_owned()),
     }
 }

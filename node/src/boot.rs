@@ -21,7 +21,7 @@ use protocol::nodes::{Command, Registration, Secrets};
 use protocol::{ClusterId, Digest, NodeId, Refusal, ReplicaId};
 use raft::Host;
 use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services};
-use raft::node::{JoinAnswer, JoinRequest, RaftService};
+use raft::node::{JoinAnswer, JoinRequest, RaftService, Storage};
 use raft::wal::{self, Wal};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, Runtime};
@@ -147,7 +147,8 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     raft.handle().spawn(Listener::new(peer, identity.clone(), services).run());
 
     let handle = raft.handle();
-    let host = Host::open(wal, found.groups, peers, handle, data.clone(), actors::clock::wall);
+    let storage = storage(&config, &data);
+    let host = Host::open(wal, found.groups, peers, handle, storage, actors::clock::wall);
     let host = host.await.map_err(|error| failed(&error.to_string()))?;
     doors.raft.set(Arc::clone(&host));
     settle(&host, file, &data, addresses, &registration).await?;
@@ -165,6 +166,16 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     raft.handle().spawn(raft::members::run(Arc::clone(&host), up(&transport)));
     info!(node = %identity.node, incarnation = identity.incarnation, "node started");
     Ok(Node { config, host, system, transport, http, registration, _raft: raft })
+}
+
+fn storage(config: &Config, data: &Path) -> Storage {
+    let storage = &config.storage;
+    Storage {
+        data: data.to_owned(),
+        log_bytes: u64::from(storage.checkpoint_log_mib.max(1)) << 20,
+        every: Duration::from_secs(u64::from(storage.checkpoint_s.max(1))),
+        keep_entries: u64::from(storage.keep_entries),
+    }
 }
 
 fn failed(what: &str) -> BootError {

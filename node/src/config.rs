@@ -56,6 +56,7 @@ pub struct Config {
     pub inference: Inference,
     pub http: Http,
     pub log: Log,
+    pub storage: Storage,
     pub audit: Audit,
 }
 
@@ -85,6 +86,15 @@ pub struct Inference {
 pub struct Http {
     pub connections_max: u32,
     pub drain_s: u16,
+}
+
+/// Checkpoints.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    pub checkpoint_log_mib: u16,
+    pub checkpoint_s: u16,
+    pub keep_entries: u32,
 }
 
 /// Logs.

@@ -44,6 +44,13 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 
 /// The value of a frame. Never allocates more than the frame's own length promises.
 pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, CodecError> {
+    decode_summed(frame, checksum)
+}
+
+fn decode_summed<T: DeserializeOwned>(
+    frame: &[u8],
+    sum: impl Fn(&[u8]) -> u32,
+) -> Result<T, CodecError> {
     if frame.len() > FRAME_BYTES_MAX {
         return Err(CodecError::TooLong { bytes: frame.len() });
     }
@@ -53,10 +60,33 @@ pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, CodecError> {
     if header[0] != VERSION {
         return Err(CodecError::Newer { got: header[0] });
     }
-    if checksum(frame).to_le_bytes() != header[1..] {
+    if sum(frame).to_le_bytes() != header[1..] {
         return Err(CodecError::Checksum);
     }
     v1::decode(body)
+}
+
+/// The bytes of a row's key. Numbers and arrays sort as their bytes do.
+pub fn encode_key<K: Serialize>(key: &K) -> Result<Vec<u8>, CodecError> {
+    v1::encode_key(key)
+}
+
+/// The key of such bytes.
+pub fn decode_key<K: DeserializeOwned>(bytes: &[u8]) -> Result<K, CodecError> {
+    v1::decode_key(bytes)
+}
+
+/// The frame of a stored row: its checksum covers the key as well, so no row passes for another.
+pub fn encode_row<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut frame = encode(value)?;
+    let sum = crc32c::crc32c_append(checksum(&frame), key);
+    frame[1..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    Ok(frame)
+}
+
+/// The value of a stored row.
+pub fn decode_row<T: DeserializeOwned>(key: &[u8], frame: &[u8]) -> Result<T, CodecError> {
+    decode_summed(frame, |frame| crc32c::crc32c_append(checksum(frame), key))
 }
 
 fn checksum(frame: &[u8]) -> u32 {

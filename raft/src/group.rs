@@ -1,6 +1,6 @@
 //! One group on this node: the handle that actors propose and read through.
 
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,8 +15,8 @@ use protocol::{
 use tokio::sync::{broadcast, watch};
 use tracing::{debug, error, info};
 
-use crate::apply::Shared;
-use crate::machine::Machine;
+use crate::apply::{Shared, View};
+use crate::checkpoint::keeper::Figures;
 use crate::proposer::{self, Proposer};
 use crate::types::{Payload, Raft};
 
@@ -80,6 +80,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Shared,
     proposer: Proposer,
     leadership: watch::Receiver<Leadership>,
+    written: watch::Receiver<Option<Figures>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -103,6 +104,7 @@ impl Group {
         life: Life,
         raft: Raft,
         shared: Shared,
+        written: watch::Receiver<Option<Figures>>,
         dead: watch::Sender<Option<GroupId>>,
     ) -> Self {
         let (published, leadership) = watch::channel(Leadership::default());
@@ -114,7 +116,7 @@ impl Group {
             error!(group = %id, "the Raft core of a group has ended");
             dead.send_replace(Some(id));
         });
-        Self { inner: Arc::new(Inner { id, replica, raft, shared, proposer, leadership }) }
+        Self { inner: Arc::new(Inner { id, replica, raft, shared, proposer, leadership, written }) }
     }
 
     /// The group's number.
@@ -139,6 +141,12 @@ impl Group {
         self.inner.leadership.clone()
     }
 
+    /// The checkpoint that this process wrote last.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Figures> {
+        *self.inner.written.borrow()
+    }
+
     /// Effects of applied entries, on every replica; only the owner performs them. A receiver that
     /// lags has to look at the state.
     #[must_use]
@@ -152,7 +160,7 @@ impl Group {
     }
 
     /// The state with every write that was acknowledged before this call began (`ReadIndex`).
-    pub async fn read(&self) -> Result<RwLockReadGuard<'_, Machine>, ReadError> {
+    pub async fn read(&self) -> Result<View<'_>, ReadError> {
         self.confirm().await?;
         Ok(self.view())
     }
@@ -171,7 +179,7 @@ impl Group {
     }
 
     /// The state as this replica has it, which may be old.
-    pub fn view(&self) -> RwLockReadGuard<'_, Machine> {
+    pub fn view(&self) -> View<'_> {
         self.inner.shared.view()
     }
 

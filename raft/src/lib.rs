@@ -3,6 +3,7 @@
 //! openraft is named in this crate and nowhere else; its generics in [`types`] only.
 
 pub mod apply;
+mod checkpoint;
 pub mod group;
 mod log;
 pub mod machine;
@@ -14,5 +15,7 @@ mod proposer;
 pub mod types;
 pub mod wal;
 
+pub use apply::View;
+pub use checkpoint::keeper::Figures;
 pub use group::{Group, Leadership, ProposeError, ReadError};
 pub use node::Host;

@@ -19,11 +19,16 @@ pub mod keys;
 pub mod limits;
 pub mod nodes;
 pub mod rows;
+mod stored;
+mod table;
 pub mod tenants;
 pub mod usage;
 
 #[cfg(test)]
 mod tests;
+
+pub use stored::{Scalars, Stored};
+pub use table::Change;
 
 /// Digests that are remembered, newest last.
 const MARKERS_MAX: usize = 64;

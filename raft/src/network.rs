@@ -45,6 +45,8 @@ pub enum Class {
     Log,
     /// Blobs.
     Bulk,
+    /// States of replicas that are too far behind for the log.
+    Snapshot,
     /// Handed over to the actors' transport after the handshake.
     Actor,
     /// A node that is not a member yet; it may only ask to become one.
@@ -64,6 +66,12 @@ pub enum Kind {
     /// An index of the meta group that holds every acknowledged change.
     MetaIndex = 6,
     Join = 7,
+    /// How far the state is that a peer wants to send.
+    SnapshotBegin = 8,
+    /// Rows of it.
+    SnapshotPart = 9,
+    /// It is whole, and shall be put in place.
+    SnapshotInstall = 10,
     BlobPut = 20,
     BlobGet = 21,
 }
@@ -78,6 +86,9 @@ impl Kind {
             Self::MetaPropose,
             Self::MetaIndex,
             Self::Join,
+            Self::SnapshotBegin,
+            Self::SnapshotPart,
+            Self::SnapshotInstall,
             Self::BlobPut,
             Self::BlobGet,
         ]

@@ -14,11 +14,15 @@ use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
 use protocol::{Applied, GroupId, NodeId, Proposal, ReplicaId, Reply, Stamp, Time, codec};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::apply::{Applier, Shared};
+use crate::checkpoint::keeper::{self, Keeper};
+use crate::checkpoint::staging::Arrivals;
+use crate::checkpoint::stream::Streams;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::group::{Group, Life, ProposeError, ReadError};
 use crate::log::Log;
 use crate::network::{CallError, Class, Kind, Network, Peers};
@@ -37,6 +41,8 @@ pub const ELECTION_MIN: Duration = Duration::from_millis(600);
 pub const ELECTION_MAX: Duration = Duration::from_millis(900);
 /// Entries in one append; each is at most 256 KiB, so a frame's bound holds.
 const APPEND_ENTRIES_MAX: u64 = 24;
+/// Entries that are purged at a time.
+const PURGE_BATCH: u64 = 256;
 /// How long a command for the meta group may take to find its leader.
 const META_TIMEOUT: Duration = Duration::from_secs(5);
 const META_RETRY: Duration = Duration::from_millis(50);
@@ -52,6 +58,21 @@ pub enum HostError {
     Bootstrap(String),
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// Where and how often the states of groups are written to disk.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// The data directory.
+    pub data: PathBuf,
+    /// A group's state is written when entries of this many bytes were applied since the last time,
+    pub log_bytes: u64,
+    /// or when this is over and anything was.
+    pub every: Duration,
+    /// Entries that stay in the log behind a checkpoint, for peers that are a little behind.
+    pub keep_entries: u64,
 }
 
 /// The groups that have a replica on this node.
@@ -62,6 +83,11 @@ pub struct Host {
     runtime: Handle,
     started: Instant,
     addresses: PathBuf,
+    storage: Storage,
+    /// One checkpoint at a time.
+    gate: Arc<Semaphore>,
+    streams: Arc<Streams>,
+    arrivals: Arc<Arrivals>,
     /// Wall time, for commands of the meta group that have no owner's clock.
     clock: fn() -> Time,
     groups: RwLock<BTreeMap<GroupId, Group>>,
@@ -81,6 +107,18 @@ impl std::fmt::Debug for Host {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Addresses(BTreeMap<NodeId, String>);
 
+impl Storage {
+    /// What a node does when nobody says otherwise.
+    #[must_use]
+    pub fn at(data: PathBuf) -> Self {
+        Self { data, log_bytes: 16 << 20, every: Duration::from_secs(60), keep_entries: 1_000 }
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.data.join("checkpoint")
+    }
+}
+
 impl Host {
     /// Starts every replica that the log knows, on `runtime`.
     pub async fn open(
@@ -88,9 +126,11 @@ impl Host {
         hosted: BTreeMap<u32, u64>,
         peers: Arc<Peers>,
         runtime: Handle,
-        data: PathBuf,
+        storage: Storage,
         clock: fn() -> Time,
     ) -> Result<Arc<Self>, HostError> {
+        let checkpoints = storage.checkpoints();
+        Checkpoint::make_dir(&checkpoints)?;
         let identity = peers.identity();
         let life = Life { node: identity.node, incarnation: identity.incarnation };
         let host = Arc::new(Self {
@@ -98,7 +138,11 @@ impl Host {
             life,
             runtime,
             started: Instant::now(),
-            addresses: data.join("peers"),
+            addresses: storage.data.join("peers"),
+            gate: Arc::new(Semaphore::new(keeper::AT_ONCE)),
+            streams: Streams::new(),
+            arrivals: Arc::new(Arrivals::open(&checkpoints)?),
+            storage,
             clock,
             groups: RwLock::default(),
             hosting: tokio::sync::Mutex::new(()),
@@ -196,11 +240,15 @@ impl Host {
         replica: ReplicaId,
     ) -> Result<Group, HostError> {
         let failed = |why: String| HostError::Start { group, why };
-        let shared = Shared::new(group, self.map.clone());
-        let config = Arc::new(config().map_err(|error| failed(error.to_string()))?);
-        let network = Network::new(Arc::clone(&self.peers), group);
+        let dir = self.storage.checkpoints();
+        let opened = tokio::task::spawn_blocking(move || Checkpoint::open(&dir, group, replica));
+        let (checkpoint, loaded) = opened.await.map_err(|error| failed(error.to_string()))??;
+        let shared = Shared::new(group, loaded, self.map.clone(), self.storage.log_bytes);
+        let config = config(self.storage.keep_entries);
+        let config = Arc::new(config.map_err(|error| failed(error.to_string()))?);
+        let network = Network::new(Arc::clone(&self.peers), Arc::clone(&self.streams), group);
         let log = Log::new(self.wal.group(group.0));
-        let applier = Applier::new(shared.clone());
+        let applier = Applier::new(shared.clone(), checkpoint.clone());
         let raft = Raft::new(replica.0, config, network, log, applier)
             .await
             .map_err(|error| failed(error.to_string()))?;
@@ -208,7 +256,17 @@ impl Host {
         if group.is_meta() {
             tokio::spawn(Arc::clone(self).follow_map(self.map.subscribe()));
         }
-        Ok(Group::start(group, replica, self.life, raft, shared, self.dead.clone()))
+        let (figures, written) = watch::channel(None);
+        let keeper = Keeper {
+            checkpoint,
+            shared: shared.clone(),
+            raft: raft.clone(),
+            gate: Arc::clone(&self.gate),
+            every: self.storage.every,
+            figures,
+        };
+        tokio::spawn(keeper.run());
+        Ok(Group::start(group, replica, self.life, raft, shared, written, self.dead.clone()))
     }
 
     /// Makes the cluster of which this node is the first: one replica of every group, then the
@@ -401,7 +459,7 @@ impl MetaError {
     }
 }
 
-fn config() -> Result<Config, openraft::ConfigError> {
+fn config(keep_entries: u64) -> Result<Config, openraft::ConfigError> {
     Config {
         cluster_name: "skep".to_owned(),
         heartbeat_interval: HEARTBEAT.as_millis() as u64,
@@ -410,11 +468,14 @@ fn config() -> Result<Config, openraft::ConfigError> {
         enable_pre_vote: Some(true),
         // A restarted leader has a lease of zero: it must be elected again.
         enable_leader_restore: Some(false),
+        // Checkpoints are written when we say so.
         snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: keep_entries,
+        purge_batch_size: PURGE_BATCH,
         max_payload_entries: APPEND_ENTRIES_MAX,
         max_append_entries: Some(APPEND_ENTRIES_MAX),
         allow_log_reversion: Some(false),
-        // Nothing is purged before checkpoints are made, so no learner waits for a snapshot.
+        // A peer gets a state only when the log does not reach back to it.
         replication_lag_threshold: u64::MAX,
         ..Config::default()
     }

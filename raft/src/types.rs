@@ -1,12 +1,12 @@
 //! openraft's type configuration, the one file with its generics.
 
-use std::io::Cursor;
-
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
 use protocol::Applied;
 use protocol::NodeId;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use crate::checkpoint::stream::SnapshotData;
 
 /// The content of a log entry: an encoded [`protocol::Entry`]. Encoded by the
 /// proposer; log and network wrap the bytes in frames of their own and do not look inside.
@@ -54,6 +54,3 @@ pub(crate) type AppendResponse = openraft::raft::AppendEntriesResponse<TypeConfi
 pub(crate) type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
 pub(crate) type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
 pub(crate) type RpcError = openraft::errors::RPCError<TypeConfig>;
-
-/// A snapshot in flight. Nothing makes one before checkpoints do.
-pub type SnapshotData = Cursor<Vec<u8>>;

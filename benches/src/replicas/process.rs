@@ -19,7 +19,7 @@ use protocol::{
     codec, tenants, usage,
 };
 use raft::network::{Identity, Kind, Listener, Peer, Peers, Service, Services, ask_to_join};
-use raft::node::{JoinAnswer, JoinRequest, RaftService};
+use raft::node::{JoinAnswer, JoinRequest, RaftService, Storage};
 use raft::wal::Wal;
 use raft::{Group, Host, placement};
 use tokio::net::TcpListener;
@@ -79,8 +79,8 @@ async fn run_on(raft: &tokio::runtime::Handle, arguments: Arguments) -> Result<(
     let identity = membership.identity.clone();
     let peers = Peers::new(identity.clone(), BTreeMap::new());
     raft.spawn(Listener::new(listener, identity, services).run());
-    let data = arguments.data.clone();
-    let host = Host::open(wal, found.groups, peers, raft.clone(), data, wall).await?;
+    let storage = Storage::at(arguments.data.clone());
+    let host = Host::open(wal, found.groups, peers, raft.clone(), storage, wall).await?;
     service.set(Arc::clone(&host));
     membership.take(&host, registration).await?;
     raft.spawn(raft::members::run(Arc::clone(&host), |_| true));

@@ -1,15 +1,15 @@
 //! The audit chains of tenants. Invariant: a record is written in the entry of what it tells, and its
 //! hash covers the one before it.
 
-use std::collections::BTreeMap;
-
 use protocol::audit::{Call, Command, Linked, Note, Page, Record, Wanted, told};
 use protocol::wire::audit as wire;
 use protocol::{Applied, Digest, Outcome, Refusal, Reply, Stamp, TenantId, codec};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Machine;
 use super::rows::Hasher;
+use super::table::Table;
 
 /// Nothing precedes the first record.
 const NOTHING: Digest = Digest([0; 32]);
@@ -17,12 +17,26 @@ const NOTHING: Digest = Digest([0; 32]);
 /// The chains, by tenant.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    chains: BTreeMap<TenantId, Vec<Kept>>,
+    pub(super) heads: Table<TenantId, Ending>,
+    pub(super) records: Table<(TenantId, u64), Kept>,
+}
+
+/// Where a chain ends: the number and the hash of its last record.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Ending {
+    seq: u64,
+    hash: Digest,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self { seq: 0, hash: NOTHING }
+    }
 }
 
 /// A record in its stored form, and its hash.
-#[derive(Debug, Clone)]
-struct Kept {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Kept {
     hash: Digest,
     bytes: Box<[u8]>,
 }
@@ -31,19 +45,16 @@ impl Book {
     /// Records after `after`, in order, at most `limit`.
     #[must_use]
     pub fn after(&self, tenant: TenantId, after: u64, limit: usize) -> Vec<Linked> {
-        let Some(chain) = self.chains.get(&tenant) else { return Vec::new() };
-        let from = usize::try_from(after).unwrap_or(usize::MAX).min(chain.len());
-        let to = from.saturating_add(limit).min(chain.len());
-        (from..to).filter_map(|at| linked(chain, at)).collect()
+        let numbers = after.saturating_add(1)..=u64::MAX;
+        let all = self.records.range((tenant, *numbers.start())..=(tenant, *numbers.end()));
+        all.take(limit).filter_map(|(&(_, seq), kept)| self.linked(tenant, seq, kept)).collect()
     }
 
     /// Records before `before`, newest first, at most `limit`.
     #[must_use]
     pub fn before(&self, tenant: TenantId, before: u64, limit: usize) -> Vec<Linked> {
-        let Some(chain) = self.chains.get(&tenant) else { return Vec::new() };
-        let to = usize::try_from(before.saturating_sub(1)).unwrap_or(usize::MAX).min(chain.len());
-        let from = to.saturating_sub(limit);
-        (from..to).rev().filter_map(|at| linked(chain, at)).collect()
+        let all = self.records.range((tenant, 0)..(tenant, before)).rev();
+        all.take(limit).filter_map(|(&(_, seq), kept)| self.linked(tenant, seq, kept)).collect()
     }
 
     /// What follows or precedes a number, and where the chain ends at log entry `applied`.
@@ -62,23 +73,23 @@ impl Book {
     /// The number and the hash of the last record.
     #[must_use]
     pub fn head(&self, tenant: TenantId) -> (u64, Digest) {
-        let chain = self.chains.get(&tenant);
-        let last = chain.and_then(|chain| chain.last()).map_or(NOTHING, |last| last.hash);
-        (chain.map_or(0, |chain| chain.len() as u64), last)
+        let Ending { seq, hash } = self.heads.get(&tenant).copied().unwrap_or_default();
+        (seq, hash)
     }
 
     /// The hash of a record by number; of none, zeros.
     #[must_use]
     pub fn hash_at(&self, tenant: TenantId, seq: u64) -> Option<Digest> {
-        let Some(at) = seq.checked_sub(1) else { return Some(NOTHING) };
-        let chain = self.chains.get(&tenant)?;
-        Some(chain.get(usize::try_from(at).ok()?)?.hash)
+        if seq == 0 {
+            return Some(NOTHING);
+        }
+        self.records.get(&(tenant, seq)).map(|kept| kept.hash)
     }
 
     /// How many records all chains have.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.chains.values().map(Vec::len).sum()
+        self.records.len()
     }
 
     /// Whether there is none.
@@ -88,36 +99,33 @@ impl Book {
     }
 
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) {
-        self.chains.remove(&tenant);
+        self.heads.remove(&tenant);
+        self.records.remove_range((tenant, 0)..=(tenant, u64::MAX));
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {
-        hasher.row(&self.chains.len());
-        for (tenant, chain) in &self.chains {
-            // The last hash covers all before it.
-            hasher.row(&(tenant, chain.len(), chain.last().map(|last| last.hash)));
-        }
+        // The last hash covers all before it.
+        hasher.table(&self.heads);
     }
 
     fn append(&mut self, tenant: TenantId, record: impl FnOnce(u64) -> Record) {
-        let chain = self.chains.entry(tenant).or_default();
-        let record = record(chain.len() as u64 + 1);
-        let prev = chain.last().map_or(NOTHING, |last| last.hash);
-        let linked = Linked { record, prev, hash: NOTHING };
+        let ending = self.heads.row(tenant);
+        let seq = ending.seq + 1;
+        let linked = Linked { record: record(seq), prev: ending.hash, hash: NOTHING };
         let hash = wire::Record::of(&linked).computed();
+        *ending = Ending { seq, hash };
         match codec::encode(&linked.record) {
-            Ok(bytes) => chain.push(Kept { hash, bytes: bytes.into() }),
+            Ok(bytes) => self.records.insert((tenant, seq), Kept { hash, bytes: bytes.into() }),
             // A record is a part of an entry of less than the bound.
             Err(error) => unreachable!("a record that does not encode: {error}"),
-        }
+        };
     }
-}
 
-fn linked(chain: &[Kept], at: usize) -> Option<Linked> {
-    let kept = chain.get(at)?;
-    let prev = at.checked_sub(1).and_then(|at| chain.get(at)).map_or(NOTHING, |kept| kept.hash);
-    let record = codec::decode(&kept.bytes).ok()?;
-    Some(Linked { record, prev, hash: kept.hash })
+    fn linked(&self, tenant: TenantId, seq: u64, kept: &Kept) -> Option<Linked> {
+        let prev = self.hash_at(tenant, seq - 1)?;
+        let record = codec::decode(&kept.bytes).ok()?;
+        Some(Linked { record, prev, hash: kept.hash })
+    }
 }
 
 /// A tenant that is gone has no chain. The cluster's own is where the cluster map is.

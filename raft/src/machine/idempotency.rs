@@ -6,11 +6,12 @@ use protocol::idempotency::{KEPT_MS, Kept, Once};
 use protocol::{Applied, Digest, Refusal, Time};
 
 use super::rows::Hasher;
+use super::table::Table;
 
 /// The outcomes of the last 24 hours of shard time.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    kept: BTreeMap<Digest, Kept>,
+    pub(super) kept: Table<Digest, Kept>,
     /// The same by age, for forgetting.
     by_age: BTreeMap<(Time, Digest), ()>,
 }
@@ -45,6 +46,11 @@ impl Book {
             self.by_age.pop_first();
             self.kept.remove(&key);
         }
+    }
+
+    /// Makes what follows from rows that were loaded.
+    pub(super) fn restore(&mut self) {
+        self.by_age = self.kept.iter().map(|(&key, kept)| ((kept.at, key), ())).collect();
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {

@@ -16,11 +16,12 @@ use protocol::{Effect, JobId, Outcome, Refusal, Reply, Stamp, TenantId};
 use super::Machine;
 use super::limits::{self, Charge};
 use super::rows::Hasher;
+use super::table::Table;
 
 /// The jobs, by tenant and id.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    jobs: BTreeMap<(TenantId, JobId), Job>,
+    pub(super) jobs: Table<(TenantId, JobId), Job>,
     open: BTreeSet<(TenantId, JobId)>,
     /// Documents without a result, by tenant.
     waiting: BTreeMap<TenantId, u64>,
@@ -51,13 +52,27 @@ impl Book {
     }
 
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) {
-        self.jobs.retain(|&(of, _), _| of != tenant);
+        self.jobs.remove_range((tenant, JobId(0))..=(tenant, JobId(u128::MAX)));
         self.open.retain(|&(of, _)| of != tenant);
         self.waiting.remove(&tenant);
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {
         hasher.table(&self.jobs);
+    }
+
+    /// Makes what follows from rows that were loaded.
+    pub(super) fn restore(&mut self) {
+        let open = self.jobs.iter().filter(|(_, job)| !job.status.is_terminal());
+        self.open = open.map(|(&name, _)| name).collect();
+        self.waiting.clear();
+        for ((tenant, _), job) in self.jobs.iter() {
+            let waits = job.tasks.iter().filter(|task| !has_ended(task));
+            let documents: u64 = waits.map(|task| u64::from(task.documents)).sum();
+            if documents > 0 {
+                *self.waiting.entry(*tenant).or_default() += documents;
+            }
+        }
     }
 
     fn close(&mut self, tenant: TenantId, job: JobId) {
@@ -175,7 +190,7 @@ fn lease(
         return Err(Refusal::JobEnded(job.status));
     }
     let task = job.tasks.get_mut(number as usize).ok_or(Refusal::NotFound)?;
-    if matches!(task.state, TaskState::Done(_) | TaskState::Failed) {
+    if has_ended(task) {
         return Err(Refusal::TaskDone);
     }
     if task.attempt >= TASK_ATTEMPTS_MAX {
@@ -217,7 +232,7 @@ fn complete(
 ) -> Outcome {
     let job = machine.jobs.jobs.get_mut(&(tenant, id)).ok_or(Refusal::NotFound)?;
     let task = job.tasks.get_mut(number as usize).ok_or(Refusal::NotFound)?;
-    if matches!(task.state, TaskState::Done(_) | TaskState::Failed) {
+    if has_ended(task) {
         return Err(Refusal::TaskDone);
     }
     if attempt != task.attempt {
@@ -255,10 +270,13 @@ fn complete(
     Ok(Reply::Completed { status, counts })
 }
 
+fn has_ended(task: &Task) -> bool {
+    matches!(task.state, TaskState::Done(_) | TaskState::Failed)
+}
+
 /// Ends the job when every task has ended.
 fn settle(job: &mut Job) {
-    let ended = |task: &Task| matches!(task.state, TaskState::Done(_) | TaskState::Failed);
-    if !job.tasks.iter().all(ended) {
+    if !job.tasks.iter().all(has_ended) {
         return;
     }
     let broken = job.tasks.iter().any(|task| matches!(task.state, TaskState::Failed));

@@ -1,49 +1,46 @@
 //! API keys of every tenant. Invariant: an id is given once; a digest leads to one key.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use protocol::command::What;
 use protocol::keys::{Command, KEYS_MAX, Key, NewKey};
 use protocol::{Digest, KeyId, Outcome, Refusal, Reply, TenantId, Time};
-use serde::Serialize;
 
 use super::Machine;
 use super::rows::Hasher;
+use super::table::Table;
 
 /// The keys, by tenant.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    rings: BTreeMap<TenantId, Ring>,
-}
-
-#[derive(Debug, Clone, Default, Serialize)]
-struct Ring {
-    last: u32,
-    keys: BTreeMap<KeyId, Key>,
-    by_digest: BTreeMap<Digest, KeyId>,
+    pub(super) keys: Table<(TenantId, KeyId), Key>,
+    /// The last id that a tenant's keys were given.
+    pub(super) last: Table<TenantId, u32>,
+    by_digest: BTreeMap<(TenantId, Digest), KeyId>,
 }
 
 impl Book {
     /// A tenant's key by id.
     #[must_use]
     pub fn get(&self, tenant: TenantId, key: KeyId) -> Option<&Key> {
-        self.rings.get(&tenant)?.keys.get(&key)
+        self.keys.get(&(tenant, key))
     }
 
     /// The key whose text has this digest, unless it has expired.
     #[must_use]
     pub fn find(&self, tenant: TenantId, digest: Digest, now: Time) -> Option<&Key> {
-        let ring = self.rings.get(&tenant)?;
-        let key = ring.keys.get(ring.by_digest.get(&digest)?)?;
+        let key = self.get(tenant, *self.by_digest.get(&(tenant, digest))?)?;
         key.expires_at.is_none_or(|end| now < end).then_some(key)
     }
 
     /// A tenant's keys in order of id, after `after`.
     pub fn after(&self, tenant: TenantId, after: Option<KeyId>) -> impl Iterator<Item = &Key> {
-        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let ring = self.rings.get(&tenant).into_iter();
-        ring.flat_map(move |ring| ring.keys.range((from, std::ops::Bound::Unbounded)))
-            .map(|(_, key)| key)
+        let from = after.map_or(Bound::Included(KeyId(0)), Bound::Excluded).map(|id| (tenant, id));
+        let last = Bound::Included((tenant, KeyId(u32::MAX)));
+        // A range from beyond its end would panic.
+        let some = after.is_none_or(|after| after < KeyId(u32::MAX));
+        some.then(|| self.keys.range((from, last))).into_iter().flatten().map(|(_, key)| key)
     }
 
     pub(super) fn create(
@@ -52,17 +49,18 @@ impl Book {
         now: Time,
         new: NewKey,
     ) -> Result<Key, Refusal> {
-        let ring = self.rings.entry(tenant).or_default();
-        if ring.keys.len() >= KEYS_MAX {
-            let got = ring.keys.len() as u64 + 1;
+        let held = self.after(tenant, None).count();
+        if held >= KEYS_MAX {
+            let got = held as u64 + 1;
             return Err(Refusal::TooMany { what: What::Keys, got, limit: KEYS_MAX as u64 });
         }
-        if ring.by_digest.contains_key(&new.digest) {
+        if self.by_digest.contains_key(&(tenant, new.digest)) {
             return Err(Refusal::Exists);
         }
-        ring.last += 1;
+        let last = self.last.row(tenant);
+        *last += 1;
         let key = Key {
-            id: KeyId(ring.last),
+            id: KeyId(*last),
             name: new.name,
             digest: new.digest,
             prefix: new.prefix,
@@ -71,32 +69,42 @@ impl Book {
             created_at: now,
             expires_at: new.expires_at,
         };
-        ring.by_digest.insert(key.digest, key.id);
-        ring.keys.insert(key.id, key.clone());
+        self.by_digest.insert((tenant, key.digest), key.id);
+        self.keys.insert((tenant, key.id), key.clone());
         Ok(key)
     }
 
     fn revoke(&mut self, tenant: TenantId, id: KeyId) -> Result<(), Refusal> {
-        let ring = self.rings.get_mut(&tenant).ok_or(Refusal::NotFound)?;
-        let key = ring.keys.remove(&id).ok_or(Refusal::NotFound)?;
-        ring.by_digest.remove(&key.digest);
+        let key = self.keys.remove(&(tenant, id)).ok_or(Refusal::NotFound)?;
+        self.by_digest.remove(&(tenant, key.digest));
         Ok(())
     }
 
     /// The key ends at `end`, if it does not end sooner.
     fn end(&mut self, tenant: TenantId, id: KeyId, end: Time) {
-        let ring = self.rings.get_mut(&tenant);
-        if let Some(key) = ring.and_then(|ring| ring.keys.get_mut(&id)) {
+        if let Some(key) = self.keys.get_mut(&(tenant, id)) {
             key.expires_at = Some(key.expires_at.map_or(end, |sooner| sooner.min(end)));
         }
     }
 
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) {
-        self.rings.remove(&tenant);
+        let digests: Vec<_> = self.after(tenant, None).map(|key| key.digest).collect();
+        for digest in digests {
+            self.by_digest.remove(&(tenant, digest));
+        }
+        self.keys.remove_range((tenant, KeyId(0))..=(tenant, KeyId(u32::MAX)));
+        self.last.remove(&tenant);
+    }
+
+    /// Makes what follows from rows that were loaded.
+    pub(super) fn restore(&mut self) {
+        let digests = self.keys.iter().map(|(&(tenant, id), key)| ((tenant, key.digest), id));
+        self.by_digest = digests.collect();
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {
-        hasher.table(&self.rings);
+        hasher.table(&self.keys);
+        hasher.table(&self.last);
     }
 }
 

@@ -5,7 +5,7 @@
 //! bucket gains by service time, which no wall clock moves, and while it gains the room of what is
 //! out stays empty: so what is admitted in any interval is at most `burst + rate * time`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use protocol::jobs::Worker;
 use protocol::limits::{Command, Policy, Returned, Slot};
@@ -15,6 +15,7 @@ use protocol::{Effect, KeyId, Outcome, Refusal, Reply, Stamp, Steady, TenantId};
 
 use super::Machine;
 use super::rows::Hasher;
+use super::table::Table;
 
 mod ledger;
 mod slabs;
@@ -28,16 +29,16 @@ pub const SLOT_MS_MAX: u64 = 120_000;
 /// Ledgers that are looked at for removal with each command.
 const SWEPT: usize = 2;
 
-type Row = (TenantId, Option<KeyId>);
+pub(super) type Row = (TenantId, Option<KeyId>);
 
 /// The ledgers of tenants and keys. What has no row has spent nothing that matters any more.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    ledgers: BTreeMap<Row, Ledger>,
-    slabs: BTreeMap<(Worker, TenantId, KeyId), slabs::Slab>,
-    slots: BTreeMap<(TenantId, Slot), Steady>,
+    pub(super) ledgers: Table<Row, Ledger>,
+    pub(super) slabs: Table<(Worker, TenantId, KeyId), slabs::Slab>,
+    pub(super) slots: Table<(TenantId, Slot), Steady>,
     /// The last ledger that was looked at for removal.
-    swept: Option<Row>,
+    pub(super) swept: Option<Row>,
 }
 
 /// What one request takes.
@@ -55,9 +56,12 @@ pub(super) struct Charge {
 
 impl Book {
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) {
-        self.ledgers.retain(|&(of, _), _| of != tenant);
-        self.slabs.retain(|&(_, of, _), _| of != tenant);
-        self.slots.retain(|&(of, _), _| of != tenant);
+        self.ledgers.remove_range((tenant, None)..=(tenant, Some(KeyId(u32::MAX))));
+        self.slabs.remove_where(|&(_, of, _)| of == tenant);
+        let slots: Vec<_> = self.of_tenant(tenant).map(|(slot, _)| (tenant, slot)).collect();
+        for slot in slots {
+            self.slots.remove(&slot);
+        }
     }
 
     /// Nodes that hold something.
@@ -90,7 +94,7 @@ impl Book {
     /// Money that is reserved for work that is not done.
     pub(super) fn reserve(&mut self, tenant: TenantId, micros: u64) {
         if micros > 0 {
-            self.ledgers.entry((tenant, None)).or_default().money += micros;
+            self.ledgers.row((tenant, None)).money += micros;
         }
     }
 
@@ -162,7 +166,7 @@ pub(super) fn charge(
     let money = machine.usage.check_budget(tenant, reserved, micros, now).err();
     let book = &mut machine.limits;
     for (row, terms) in &parties.of {
-        book.ledgers.entry(*row).or_default().advance(terms, now);
+        book.ledgers.row(*row).advance(terms, now);
     }
     let mut refused = book.check(&parties, charge, now);
     refused.extend(units.map(|refusal| (Policy::PerMonth, refusal)));
@@ -308,7 +312,7 @@ pub(super) fn give_back(
 pub(super) fn lapse(machine: &mut Machine, now: Stamp, worker: Worker, running: &[u64]) -> Outcome {
     slabs::lapse(machine, now, worker);
     let stays = |slot: &Slot| slot.worker != worker || running.binary_search(&slot.number).is_ok();
-    machine.limits.slots.retain(|(_, slot), _| stays(slot));
+    machine.limits.slots.remove_where(|(_, slot)| !stays(slot));
     Ok(Reply::Done)
 }
 

@@ -8,24 +8,26 @@ use protocol::plans::{PLANS_MAX, Plan, Shipped};
 use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, Reply, Time};
 
 use super::rows::Hasher;
+use super::table::Table;
 
 pub(super) use protocol::nodes::Command as Asked;
 
 /// The map; empty in every group but the meta group.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    map: Option<Map>,
+    /// One row or none.
+    pub(super) map: Table<(), Map>,
 }
 
 impl Book {
     /// The map, once the cluster is bootstrapped.
     #[must_use]
     pub fn map(&self) -> Option<&Map> {
-        self.map.as_ref()
+        self.map.get(&())
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {
-        hasher.row(&self.map);
+        hasher.table(&self.map);
     }
 }
 
@@ -33,7 +35,7 @@ pub(super) fn apply(book: &mut Book, now: Time, command: Command) -> Outcome {
     if let Command::Bootstrap { cluster, secrets, registration } = command {
         return bootstrap(book, now, cluster, secrets, registration);
     }
-    let map = book.map.as_mut().ok_or(Refusal::NotFound)?;
+    let map = book.map.get_mut(&()).ok_or(Refusal::NotFound)?;
     match command {
         Command::Bootstrap { .. } => unreachable!("handled above"),
         Command::Init { key } => {
@@ -65,7 +67,7 @@ fn bootstrap(
     secrets: Secrets,
     registration: Registration,
 ) -> Outcome {
-    if book.map.is_some() {
+    if book.map().is_some() {
         return Err(Refusal::Exists);
     }
     let id = NodeId(1);
@@ -74,7 +76,7 @@ fn bootstrap(
         let replicas = [(ReplicaId(u64::from(group) + 1), id)].into();
         (GroupId(group), Placement { replicas, preferred: id, epoch: 1 })
     };
-    book.map = Some(Map {
+    let map = Map {
         cluster,
         secrets,
         nodes: [(id, node.clone())].into(),
@@ -84,7 +86,8 @@ fn bootstrap(
         next_node: 2,
         next_replica: u64::from(SHARDS) + 2,
         plans: Shipped::ALL.map(Shipped::plan).map(|plan| (plan.name.clone(), plan)).into(),
-    });
+    };
+    book.map.insert((), map);
     Ok(Reply::Node(Box::new(node)))
 }
 

@@ -1,20 +1,19 @@
 //! Tenants of a shard. Invariant: keys, jobs and usage have rows only for tenants that are here.
 
-use std::collections::BTreeMap;
-
 use protocol::plans::Plan;
 use protocol::tenants::{Command, NewTenant, Status, Tenant};
 use protocol::{Effect, Name, Outcome, Refusal, Reply, TenantId, Time};
 
 use super::Machine;
 use super::rows::Hasher;
+use super::table::Table;
 
 /// The tenants, by id.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    tenants: BTreeMap<TenantId, Tenant>,
+    pub(super) tenants: Table<TenantId, Tenant>,
     /// Plans in the newest version that was adopted here, but for those that never changed.
-    plans: BTreeMap<Name, Plan>,
+    pub(super) plans: Table<Name, Plan>,
 }
 
 impl Book {
@@ -163,10 +162,11 @@ pub(super) fn adopt(machine: &mut Machine, now: Time, plan: &Plan) -> Outcome {
         return Ok(Reply::Done);
     }
     book.plans.insert(plan.name.clone(), plan.clone());
-    for tenant in book.tenants.values_mut().filter(|tenant| tenant.plan.name == plan.name) {
+    let is_on = |tenant: &Tenant| tenant.plan.name == plan.name;
+    book.tenants.change(is_on, |tenant| {
         tenant.plan = plan.clone();
         tenant.updated_at = now;
         tenant.version += 1;
-    }
+    });
     Ok(Reply::Done)
 }

@@ -1,7 +1,5 @@
 //! Usage of every tenant. Invariant: each committed result is counted once, in its own entry.
 
-use std::collections::BTreeMap;
-
 use protocol::limits::Policy;
 use protocol::tenants::Tenant;
 use protocol::time::Month;
@@ -11,11 +9,12 @@ use protocol::{Effect, Outcome, Refusal, Reply, Stamp, TenantId};
 use super::Machine;
 use super::limits::{self, CENT_MICROS, Charge};
 use super::rows::Hasher;
+use super::table::Table;
 
 /// Usage by tenant and month.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    months: BTreeMap<(TenantId, Month), Usage>,
+    pub(super) months: Table<(TenantId, Month), Usage>,
 }
 
 impl Book {
@@ -84,11 +83,13 @@ impl Book {
     }
 
     pub(super) fn add(&mut self, tenant: TenantId, now: Stamp, usage: &Usage) {
-        self.months.entry((tenant, now.month())).or_default().add(usage);
+        self.months.row((tenant, now.month())).add(usage);
     }
 
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) {
-        self.months.retain(|&(of, _), _| of != tenant);
+        let [first, last] =
+            [(0, 0), (u32::MAX, u8::MAX)].map(|(year, month)| Month { year, month });
+        self.months.remove_range((tenant, first)..=(tenant, last));
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {

@@ -37,7 +37,7 @@ pub trait Service: Send + Sync + 'static {
 /// Who serves which class.
 #[derive(Clone)]
 pub struct Services {
-    /// [`Class::Control`], [`Class::Log`] and [`Class::Join`].
+    /// All but [`Class::Bulk`] and [`Class::Actor`].
     pub raft: Arc<dyn Service>,
     pub bulk: Arc<dyn Service>,
     /// Takes over streams of [`Class::Actor`].
@@ -111,7 +111,9 @@ async fn greet(mut stream: TcpStream, identity: &Identity) -> Option<(TcpStream,
 
 async fn route(stream: TcpStream, peer: Peer, services: Services) {
     match peer.class {
-        Class::Control | Class::Log | Class::Join => serve(stream, peer, services.raft).await,
+        Class::Control | Class::Log | Class::Snapshot | Class::Join => {
+            serve(stream, peer, services.raft).await;
+        }
         Class::Bulk => serve(stream, peer, services.bulk).await,
         Class::Actor => (services.actors)(stream, peer),
     }

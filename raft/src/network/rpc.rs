@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{CallError, Class, Kind, Peers};
+use crate::checkpoint::stream::{Sender, Streams};
 use crate::types::{
     AppendRequest, AppendResponse, Member, RpcError, Snapshot, SnapshotData, TypeConfig, Vote,
     VoteRequest, VoteResponse,
@@ -22,12 +23,18 @@ use crate::types::{
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
     peers: Arc<Peers>,
+    streams: Arc<Streams>,
     group: GroupId,
 }
 
 impl Network {
-    pub(crate) fn new(peers: Arc<Peers>, group: GroupId) -> Self {
-        Self { peers, group }
+    pub(crate) fn new(peers: Arc<Peers>, streams: Arc<Streams>, group: GroupId) -> Self {
+        Self { peers, streams, group }
+    }
+
+    fn client(&self, node: NodeId, class: Class) -> Client {
+        let (peers, streams) = (Arc::clone(&self.peers), Arc::clone(&self.streams));
+        Client { peers, streams, group: self.group, node, class }
     }
 }
 
@@ -35,6 +42,7 @@ impl Network {
 #[derive(Debug)]
 pub(crate) struct Client {
     peers: Arc<Peers>,
+    streams: Arc<Streams>,
     group: GroupId,
     node: NodeId,
     /// Of its appends: heartbeats have a connection of their own.
@@ -45,13 +53,11 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, _target: u64, member: &Member) -> Client {
-        let peers = Arc::clone(&self.peers);
-        Client { peers, group: self.group, node: member.node, class: Class::Log }
+        self.client(member.node, Class::Log)
     }
 
     async fn new_heartbeat_client(&mut self, _target: u64, member: &Member) -> Client {
-        let peers = Arc::clone(&self.peers);
-        Client { peers, group: self.group, node: member.node, class: Class::Control }
+        self.client(member.node, Class::Control)
     }
 }
 
@@ -107,13 +113,26 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let error = std::io::Error::new(std::io::ErrorKind::Unsupported, "the log is never purged");
-        Err(StreamingError::Unreachable(Unreachable::new(&error)))
+        let SnapshotData::Ours(outgoing) = snapshot.snapshot else {
+            let error = std::io::Error::other("a state that has arrived is not sent on");
+            return Err(StreamingError::Network(NetworkError::new(&error)));
+        };
+        let (peers, streams) = (Arc::clone(&self.peers), Arc::clone(&self.streams));
+        let sender = Sender { peers, streams, node: self.node, group: self.group };
+        tokio::select! {
+            sent = sender.send(vote, &outgoing) => sent.map_err(|error| {
+                match matches!(error, CallError::Unreachable { .. }) {
+                    true => StreamingError::Unreachable(Unreachable::new(&error)),
+                    false => StreamingError::Network(NetworkError::new(&error)),
+                }
+            }),
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
     }
 
     async fn transfer_leader(

@@ -12,9 +12,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ELECTION_MAX, Host, MetaError, joined};
+use crate::checkpoint::staging::{Arrivals, StagingError};
+use crate::checkpoint::stream::{Begin, Install, Part};
 use crate::group::ProposeError;
 use crate::network::{Kind, Peer, Service};
-use crate::types::{AppendRequest, TypeConfig, VoteRequest};
+use crate::types::{AppendRequest, Snapshot, SnapshotData, TypeConfig, VoteRequest};
 
 /// A request of a node that is not a member.
 #[derive(Debug, Serialize, Deserialize)]
@@ -112,6 +114,24 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
             meta.confirm().await.map_err(text)?;
             write(&meta.applied())
         }
+        Kind::SnapshotBegin => {
+            let Begin { head } = read(body)?;
+            let at = blocking(host, move |arrivals| arrivals.begin(group, head)).await?;
+            write(&at)
+        }
+        Kind::SnapshotPart => {
+            let Part { applied, after, rows } = read(body)?;
+            let take = move |arrivals: &Arrivals| arrivals.take(group, applied, &after, &rows);
+            write(&blocking(host, take).await?)
+        }
+        Kind::SnapshotInstall => {
+            let own = host.group(group).ok_or_else(|| format!("group {group} is not here"))?;
+            let (Install { vote, applied }, replica) = (read(body)?, own.replica());
+            let finish = move |arrivals: &Arrivals| arrivals.finish(group, applied, replica);
+            let (head, staged) = blocking(host, finish).await?;
+            let snapshot = Snapshot { meta: head.meta(), snapshot: SnapshotData::Staged(staged) };
+            write(&own.raft().install_full_snapshot(vote, snapshot).await.map_err(text)?)
+        }
         Kind::Join => write(&join(host, read(body)?).await),
         Kind::BlobPut | Kind::BlobGet => Err("not on this connection".to_owned()),
     }
@@ -137,6 +157,15 @@ async fn join(host: &Arc<Host>, request: JoinRequest) -> JoinAnswer {
         secret: map.secrets.peer,
         addresses: map.nodes.iter().map(address).collect(),
     }
+}
+
+/// What a peer's state needs of the disk.
+async fn blocking<T: Send + 'static>(
+    host: &Host,
+    work: impl FnOnce(&Arrivals) -> Result<T, StagingError> + Send + 'static,
+) -> Result<T, String> {
+    let arrivals = Arc::clone(&host.arrivals);
+    tokio::task::spawn_blocking(move || work(&arrivals)).await.map_err(text)?.map_err(text)
 }
 
 fn replica(host: &Host, group: GroupId) -> Result<crate::types::Raft, String> {

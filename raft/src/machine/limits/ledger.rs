@@ -5,7 +5,7 @@ use protocol::limits::{Policy, Scope, Span};
 use protocol::plans::Limits;
 use protocol::time::Offset;
 use protocol::{Refusal, Stamp, Steady, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One request in the unit that buckets count in. A rate per second is as many of these per
 /// millisecond.
@@ -69,7 +69,7 @@ impl Terms {
 }
 
 /// Requests in a minute or a day.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Window {
     /// Minutes since 1970, or days of the tenant's zone. Never falls.
     pub(super) number: u64,
@@ -107,8 +107,8 @@ pub(super) fn ends(span: Span, now: Stamp) -> Time {
 }
 
 /// What an account has spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Ledger {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::machine) struct Ledger {
     /// Thousandths of a request, as of `at`. `None` is full.
     level: Option<u64>,
     at: Steady,

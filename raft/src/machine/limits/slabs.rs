@@ -8,7 +8,7 @@ use protocol::jobs::Worker;
 use protocol::limits::Policy;
 use protocol::peer::Slab as Granted;
 use protocol::{Effect, KeyId, Outcome, Refusal, Reply, Stamp, TenantId, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::Machine;
 use super::ledger::{Ledger, Terms};
@@ -21,8 +21,8 @@ const SHARE: u64 = 3;
 const CRUMB: u64 = 1024;
 
 /// What a node holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Slab {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::machine) struct Slab {
     /// Of the newest ask.
     number: u64,
     /// What it may have at most.
@@ -56,7 +56,7 @@ pub(super) fn grant(
     let shadow = parties.limits.shadow;
     let book = &mut machine.limits;
     for (row, terms) in &parties.of {
-        book.ledgers.entry(*row).or_default().advance(terms, now);
+        book.ledgers.row(*row).advance(terms, now);
     }
     let name = (ask.worker, ask.tenant, ask.key);
     let held = book.slabs.get(&name).copied();
@@ -69,7 +69,7 @@ pub(super) fn grant(
     if let Some(held) = held {
         let back = if ask.ended { ask.left.min(held.left) } else { 0 };
         for ((row, terms), day) in parties.of.iter().zip(held.days) {
-            let ledger = book.ledgers.entry(*row).or_default();
+            let ledger = book.ledgers.row(*row);
             settle(ledger, &held, day, held.left - kept - back, back);
             ledger.put(terms, back);
         }
@@ -147,7 +147,7 @@ impl Cut {
 fn rooms(book: &mut Book, parties: &Parties) -> Vec<(u64, Policy, usize)> {
     let mut rooms = Vec::new();
     for (party, (row, terms)) in parties.of.iter().enumerate() {
-        let ledger = book.ledgers.entry(*row).or_default();
+        let ledger = book.ledgers.row(*row);
         rooms.extend(ledger.rooms(terms).map(|(room, policy)| (room, policy, party)));
     }
     rooms
@@ -156,7 +156,7 @@ fn rooms(book: &mut Book, parties: &Parties) -> Vec<(u64, Policy, usize)> {
 /// Takes a slab out of every policy.
 fn lend(book: &mut Book, parties: &Parties, granted: u64) {
     for (row, _) in &parties.of {
-        let ledger = book.ledgers.entry(*row).or_default();
+        let ledger = book.ledgers.row(*row);
         ledger.take(granted);
         ledger.out += granted;
         ledger.minute.reserved += granted;
@@ -181,7 +181,7 @@ pub(super) fn give_back(machine: &mut Machine, now: Stamp, ask: Ask) {
     for (row, day) in [(ask.tenant, None), (ask.tenant, Some(ask.key))].into_iter().zip(held.days) {
         let terms = terms(machine, row).unwrap_or_default();
         // As with a lapse, windows move on with the next request.
-        let ledger = machine.limits.ledgers.entry(row).or_default();
+        let ledger = machine.limits.ledgers.row(row);
         ledger.refill(&terms, now);
         settle(ledger, &held, day, held.left - back, back);
         ledger.put(&terms, back);

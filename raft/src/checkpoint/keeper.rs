@@ -1,0 +1,101 @@
+//! Decides when the state of a replica is written to disk, and lets its log be purged behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::{Checkpoint, CheckpointError};
+use crate::apply::Shared;
+use crate::types::Raft;
+
+/// Checkpoints that a node writes at a time: they share a disk with the log.
+pub(crate) const AT_ONCE: usize = 1;
+/// Rows that are taken while apply waits.
+const SLICE: usize = 256;
+/// Pause after a checkpoint that failed.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What was written last.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// The entry that it is the state of.
+    pub index: u64,
+    pub at: Instant,
+    pub took: Duration,
+    /// Rows that had changed, and their bytes.
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// Writes the checkpoints of one replica.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) shared: Shared,
+    pub(crate) raft: Raft,
+    /// Shared by all groups of the node.
+    pub(crate) gate: Arc<Semaphore>,
+    pub(crate) every: Duration,
+    pub(crate) figures: watch::Sender<Option<Figures>>,
+}
+
+impl Keeper {
+    /// Runs until the replica's core ends.
+    pub(crate) async fn run(self) {
+        let keeper = Arc::new(self);
+        let group = keeper.checkpoint.group();
+        let mut whole = false;
+        // Groups that were started together are not due together.
+        let mut wait = keeper.every.mul_f64(0.5 + f64::from(group.0 % 16) / 32.0);
+        let mut ended = keeper.raft.server_metrics();
+        loop {
+            tokio::select! {
+                () = keeper.shared.full().notified() => {}
+                () = tokio::time::sleep(wait) => {}
+                // An error means that the core is gone.
+                () = async { while ended.changed().await.is_ok() {} } => return,
+            }
+            wait = keeper.every;
+            let Ok(_one_of_few) = keeper.gate.acquire().await else { return };
+            let writer = Arc::clone(&keeper);
+            let written = tokio::task::spawn_blocking(move || writer.write(whole)).await;
+            let failure = match written {
+                Ok(Ok(false)) => continue,
+                Ok(Ok(true)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(panicked) => Some(panicked.to_string()),
+            };
+            whole = failure.is_some();
+            if let Some(failure) = failure {
+                // The log keeps everything meanwhile, so nothing is lost but room.
+                error!(%group, failure, "checkpoint not written");
+                wait = AGAIN;
+            } else if let Err(error) = keeper.raft.trigger().snapshot().await {
+                debug!(%group, %error, "log not purged");
+            }
+        }
+    }
+
+    /// Whether there was anything to write. Blocks.
+    fn write(&self, whole: bool) -> Result<bool, CheckpointError> {
+        let began = Instant::now();
+        let _hold = self.checkpoint.hold();
+        let Some(head) = self.shared.freeze(&self.checkpoint, whole) else { return Ok(false) };
+        let index = head.applied.index;
+        let mut rows = 0;
+        let bytes = self.checkpoint.write(head, whole, || {
+            let taken = self.shared.take(SLICE);
+            rows += taken.len() as u64;
+            taken
+        })?;
+        let figures = Figures { index, at: Instant::now(), took: began.elapsed(), rows, bytes };
+        let group = self.checkpoint.group();
+        debug!(%group, index, rows, bytes, took = ?figures.took, "checkpoint written");
+        self.figures.send_replace(Some(figures));
+        Ok(true)
+    }
+}

@@ -1,0 +1,230 @@
+//! Sends the state of a replica to a peer that is too far behind for the log.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::raft::SnapshotResponse;
+use protocol::{GroupId, NodeId, codec};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::staging::Staged;
+use super::{Checkpoint, CheckpointError, Head, Reader, Row, locked};
+use crate::network::{CallError, Class, Kind, Peers};
+use crate::types::{LogId, Snapshot, TypeConfig, Vote};
+
+/// Streams that leave a node at a time.
+const STREAMS_MAX: usize = 2;
+/// Bytes of rows in one request.
+const PART_BYTES: usize = 512 * 1024;
+/// What all streams of a node send in a second.
+const BYTES_PER_S: u64 = 48 << 20;
+const PART_TIMEOUT: Duration = Duration::from_secs(10);
+/// Reading a state back and putting it in place.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// A stream that gets nothing across for this long is given up; the next one goes on where it was.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(250);
+/// A state that was being sent is kept for this long, so that the next attempt can go on with it.
+const RESUME_WITHIN: Duration = Duration::from_secs(60);
+
+/// A state on its way: ours to be read, or a peer's that has arrived.
+#[derive(Debug)]
+pub enum SnapshotData {
+    Ours(Outgoing),
+    Staged(Staged),
+}
+
+impl SnapshotData {
+    pub(crate) fn into_staged(self) -> Result<Staged, CheckpointError> {
+        match self {
+            Self::Staged(staged) => Ok(staged),
+            Self::Ours(outgoing) => {
+                let cause = io::Error::other("a state of our own is not installed");
+                let file = outgoing.checkpoint.inner.path.clone();
+                Err(CheckpointError::Io { file, cause })
+            }
+        }
+    }
+}
+
+/// What a replica can send. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    checkpoint: Checkpoint,
+    held: Arc<Mutex<Option<Held>>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    reader: Arc<Reader>,
+    until: Instant,
+}
+
+impl Outgoing {
+    pub(crate) fn new(checkpoint: Checkpoint) -> Self {
+        Self { checkpoint, held: Arc::default() }
+    }
+
+    /// The newest state on disk.
+    pub(crate) fn current(&self) -> io::Result<Option<Snapshot>> {
+        let snapshot = SnapshotData::Ours(self.clone());
+        Ok(self.checkpoint.head().map(|head| Snapshot { meta: head.meta(), snapshot }))
+    }
+
+    /// The state that was being sent a short time ago, or the newest.
+    fn reader(&self) -> Result<Arc<Reader>, CheckpointError> {
+        let mut held = locked(&self.held);
+        let until = Instant::now() + RESUME_WITHIN;
+        if let Some(held) = held.as_mut().filter(|held| Instant::now() < held.until) {
+            held.until = until;
+            return Ok(Arc::clone(&held.reader));
+        }
+        let reader = self.checkpoint.reader()?.ok_or_else(|| CheckpointError::Damaged {
+            file: self.checkpoint.inner.path.clone(),
+            detail: "it is gone".to_owned(),
+        })?;
+        let reader = Arc::new(reader);
+        *held = Some(Held { reader: Arc::clone(&reader), until });
+        Ok(reader)
+    }
+
+    fn let_go(&self) {
+        *locked(&self.held) = None;
+    }
+}
+
+/// Shared by all streams of a node.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    places: Semaphore,
+    /// When the next bytes may leave.
+    free_at: Mutex<Instant>,
+}
+
+impl Streams {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { places: Semaphore::new(STREAMS_MAX), free_at: Mutex::new(Instant::now()) })
+    }
+
+    async fn pace(&self, bytes: usize) {
+        let at = {
+            let mut free_at = locked(&self.free_at);
+            let at = (*free_at).max(Instant::now());
+            *free_at = at + Duration::from_secs_f64(bytes as f64 / BYTES_PER_S as f64);
+            at
+        };
+        tokio::time::sleep_until(at).await;
+    }
+}
+
+/// What a sender asks first: how far is this state?
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Begin {
+    pub(crate) head: Head,
+}
+
+/// Rows that follow `after`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Part {
+    pub(crate) applied: LogId,
+    pub(crate) after: Vec<u8>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// All rows are there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Install {
+    pub(crate) vote: Vote,
+    pub(crate) applied: LogId,
+}
+
+/// One peer and group to send to.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) node: NodeId,
+    pub(crate) group: GroupId,
+}
+
+impl Sender {
+    /// Sends a state and waits until the peer has it in place.
+    pub(crate) async fn send(
+        &self,
+        vote: Vote,
+        outgoing: &Outgoing,
+    ) -> Result<SnapshotResponse<TypeConfig>, CallError> {
+        let (node, group) = (self.node, self.group);
+        let _place = self.streams.places.acquire().await.map_err(|_| self.broken("closed"))?;
+        let began = Instant::now();
+        let reader = outgoing.reader().map_err(|error| self.broken(&error.to_string()))?;
+        let applied = reader.head().applied;
+        info!(%group, %node, index = applied.index, "sending the state to a peer");
+        let bytes = self.send_rows(&reader).await?;
+        let install = Install { vote, applied };
+        let installed = self.ask(Kind::SnapshotInstall, &install, INSTALL_TIMEOUT).await?;
+        outgoing.let_go();
+        info!(%group, %node, bytes, took = ?began.elapsed(), "the state is with the peer");
+        Ok(installed)
+    }
+
+    /// Sends what the peer does not have yet, through interruptions.
+    async fn send_rows(&self, reader: &Arc<Reader>) -> Result<u64, CallError> {
+        let mut sent = 0;
+        let mut progress = Instant::now();
+        loop {
+            let before = sent;
+            let attempt = self.send_rest(reader, &mut sent).await;
+            if sent > before {
+                progress = Instant::now();
+            }
+            match attempt {
+                Ok(()) => return Ok(sent),
+                Err(error) if progress.elapsed() > PATIENCE => return Err(error),
+                Err(error) => debug!(group = %self.group, node = %self.node, %error, "going on"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn send_rest(&self, reader: &Arc<Reader>, sent: &mut u64) -> Result<(), CallError> {
+        let begin = Begin { head: reader.head().clone() };
+        let applied = begin.head.applied;
+        let mut after: Vec<u8> = self.ask(Kind::SnapshotBegin, &begin, PART_TIMEOUT).await?;
+        loop {
+            let (source, from) = (Arc::clone(reader), after.clone());
+            let rows = tokio::task::spawn_blocking(move || source.rows(&from, PART_BYTES)).await;
+            let rows = rows.map_err(|error| self.broken(&error.to_string()))?;
+            let rows = rows.map_err(|error| self.broken(&error.to_string()))?;
+            let Some(last) = rows.last().map(|(key, _)| key.clone()) else { return Ok(()) };
+            let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
+            self.streams.pace(bytes).await;
+            let part = Part { applied, after, rows };
+            let () = self.ask(Kind::SnapshotPart, &part, PART_TIMEOUT).await?;
+            *sent += bytes as u64;
+            after = last;
+        }
+    }
+
+    async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        request: &Q,
+        timeout: Duration,
+    ) -> Result<A, CallError> {
+        let body = codec::encode(request).map_err(|error| self.broken(&error.to_string()))?;
+        let body = Bytes::from(body);
+        let call = self.peers.call(self.node, Class::Snapshot, kind, self.group, body, timeout);
+        codec::decode(&call.await?).map_err(|error| self.broken(&error.to_string()))
+    }
+
+    fn broken(&self, why: &str) -> CallError {
+        CallError::Refused { node: self.node, why: why.to_owned() }
+    }
+}
