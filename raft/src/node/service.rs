@@ -11,7 +11,8 @@ use protocol::{ClusterId, Digest, GroupId, NodeId, Refusal, ReplicaId, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{ELECTION_MAX, Host, MetaError, joined};
+use super::meta::MetaError;
+use super::{ELECTION_MAX, Host, joined};
 use crate::checkpoint::staging::{Arrivals, StagingError};
 use crate::checkpoint::stream::{Begin, Install, Part};
 use crate::group::ProposeError;
