@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::{Stream, TryStreamExt};
@@ -33,6 +34,14 @@ pub struct Shared {
     full: Arc<Notify>,
     /// Bytes of entries that are enough.
     log_bytes: u64,
+    counts: Arc<Counts>,
+}
+
+/// What went over the network instead of the log.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) sent: AtomicU64,
+    pub(crate) installed: AtomicU64,
 }
 
 /// A machine, and which entry it is the state of.
@@ -85,6 +94,7 @@ impl Shared {
             map,
             full: Arc::default(),
             log_bytes,
+            counts: Arc::default(),
         };
         shared.publish_map();
         shared
@@ -107,6 +117,10 @@ impl Shared {
     /// Told when enough was applied for a checkpoint.
     pub(crate) fn full(&self) -> &Notify {
         &self.full
+    }
+
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     fn apply(&self, id: LogId, bytes: u64, entry: Entry) -> Response {
@@ -190,7 +204,7 @@ pub struct Applier {
 
 impl Applier {
     pub(crate) fn new(shared: Shared, checkpoint: Checkpoint) -> Self {
-        let outgoing = Outgoing::new(checkpoint.clone());
+        let outgoing = Outgoing::new(checkpoint.clone(), Arc::clone(shared.counts()));
         Self { shared, checkpoint, outgoing }
     }
 
@@ -259,6 +273,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
             let _hold = checkpoint.hold();
             checkpoint.replace(staged.path(), loaded.head.clone())?;
             shared.replace(loaded);
+            shared.counts.installed.fetch_add(1, Ordering::Relaxed);
             Ok::<_, CheckpointError>(())
         });
         installed.await.map_err(io::Error::other)?.map_err(io::Error::other)?;

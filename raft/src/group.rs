@@ -1,6 +1,7 @@
 //! One group on this node: the handle that actors propose and read through.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,6 +146,22 @@ impl Group {
     #[must_use]
     pub fn checkpoint(&self) -> Option<Figures> {
         *self.inner.written.borrow()
+    }
+
+    /// States that this replica sent to peers and took from them, since this process started.
+    #[must_use]
+    pub fn states_moved(&self) -> (u64, u64) {
+        let counts = self.inner.shared.counts();
+        (counts.sent.load(Ordering::Relaxed), counts.installed.load(Ordering::Relaxed))
+    }
+
+    /// Entries that are in the log here.
+    #[must_use]
+    pub fn log_entries(&self) -> u64 {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or(0);
+        last.saturating_sub(metrics.purged.map_or(0, |id| id.index))
     }
 
     /// Effects of applied entries, on every replica; only the owner performs them. A receiver that

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bad_input;
+mod checkpoints;
 mod failover;
 mod house;
 mod isolation;

@@ -1,5 +1,9 @@
 //! The state of the cluster as figures, taken when they are asked for.
 
+mod storage;
+
+use storage::Storage;
+
 use actors::System;
 use actors::remote::{ClusterTransport, PeerState, PeerTransport as _};
 use prometheus::core::{Collector, Desc};
@@ -15,6 +19,9 @@ pub struct ClusterState {
     queue: IntGaugeVec,
     applied: IntGaugeVec,
     leads: IntGaugeVec,
+    lag: IntGaugeVec,
+    log: IntGaugeVec,
+    storage: Storage,
     mailbox: IntGaugeVec,
     outstanding: IntGauge,
     peers_up: IntGauge,
@@ -32,6 +39,13 @@ impl ClusterState {
             queue: by("job_queue_depth", "Tasks without a result of owned shards", "priority")?,
             applied: by("raft_applied_index", "Last applied entry, by group", "group")?,
             leads: by("raft_leader", "1 for each group that this node leads", "group")?,
+            lag: by(
+                "raft_lag_entries",
+                "Entries that followers of led groups miss, at most",
+                "group",
+            )?,
+            log: by("raft_log_entries", "Entries in the log, by group", "group")?,
+            storage: Storage::new()?,
             mailbox: by("mailbox_depth", "Messages that wait, by owned shard", "group")?,
             outstanding: IntGauge::new(
                 "limit_slab_requests_outstanding",
@@ -42,8 +56,17 @@ impl ClusterState {
         })
     }
 
-    fn gauges(&self) -> [&dyn Collector; 7] {
-        [
+    fn gauges(&self) -> Vec<&dyn Collector> {
+        let [index, age, seconds, bytes, sent, taken] = self.storage.gauges();
+        vec![
+            index,
+            age,
+            seconds,
+            bytes,
+            sent,
+            taken,
+            &self.lag,
+            &self.log,
             &self.queue,
             &self.applied,
             &self.leads,
@@ -55,16 +78,21 @@ impl ClusterState {
     }
 
     fn look(&self) {
-        for gauges in [&self.queue, &self.applied, &self.leads, &self.mailbox] {
+        for gauges in [&self.queue, &self.applied, &self.leads, &self.lag, &self.log, &self.mailbox]
+        {
             gauges.reset();
         }
+        self.storage.look(&self.system.host.groups());
         let mut outstanding = 0;
         for group in self.system.host.groups() {
             let id = group.id().to_string();
             self.applied.with_label_values(&[&id]).set(group.applied() as i64);
             let leads = group.leadership().borrow().owned.is_some();
             self.leads.with_label_values(&[&id]).set(i64::from(leads));
+            self.log.with_label_values(&[&id]).set(group.log_entries() as i64);
             if leads {
+                let lag = group.members().iter().filter_map(|member| member.lag).max();
+                self.lag.with_label_values(&[&id]).set(lag.unwrap_or(0) as i64);
                 self.count_tasks(&group);
                 outstanding += group.view().limits.outstanding();
             }

@@ -1,6 +1,7 @@
 //! Sends the state of a replica to a peer that is too far behind for the log.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tracing::{debug, info};
 
 use super::staging::Staged;
 use super::{Checkpoint, CheckpointError, Head, Reader, Row, locked};
+use crate::apply::Counts;
 use crate::network::{CallError, Class, Kind, Peers};
 use crate::types::{LogId, Snapshot, TypeConfig, Vote};
 
@@ -57,6 +59,7 @@ impl SnapshotData {
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     checkpoint: Checkpoint,
+    counts: Arc<Counts>,
     held: Arc<Mutex<Option<Held>>>,
 }
 
@@ -67,12 +70,14 @@ struct Held {
 }
 
 impl Outgoing {
-    pub(crate) fn new(checkpoint: Checkpoint) -> Self {
-        Self { checkpoint, held: Arc::default() }
+    pub(crate) fn new(checkpoint: Checkpoint, counts: Arc<Counts>) -> Self {
+        Self { checkpoint, counts, held: Arc::default() }
     }
 
     /// The newest state on disk.
     pub(crate) fn current(&self) -> io::Result<Option<Snapshot>> {
+        // Nobody goes on with what was kept: let the file go.
+        locked(&self.held).take_if(|held| Instant::now() >= held.until);
         let snapshot = SnapshotData::Ours(self.clone());
         Ok(self.checkpoint.head().map(|head| Snapshot { meta: head.meta(), snapshot }))
     }
@@ -163,13 +168,17 @@ impl Sender {
         let (node, group) = (self.node, self.group);
         let _place = self.streams.places.acquire().await.map_err(|_| self.broken("closed"))?;
         let began = Instant::now();
-        let reader = outgoing.reader().map_err(|error| self.broken(&error.to_string()))?;
+        let ours = outgoing.clone();
+        let reader = tokio::task::spawn_blocking(move || ours.reader()).await;
+        let reader = reader.map_err(|error| self.broken(&error.to_string()))?;
+        let reader = reader.map_err(|error| self.broken(&error.to_string()))?;
         let applied = reader.head().applied;
         info!(%group, %node, index = applied.index, "sending the state to a peer");
         let bytes = self.send_rows(&reader).await?;
         let install = Install { vote, applied };
         let installed = self.ask(Kind::SnapshotInstall, &install, INSTALL_TIMEOUT).await?;
         outgoing.let_go();
+        outgoing.counts.sent.fetch_add(1, Ordering::Relaxed);
         info!(%group, %node, bytes, took = ?began.elapsed(), "the state is with the peer");
         Ok(installed)
     }
