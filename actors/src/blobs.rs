@@ -193,7 +193,8 @@ async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::TransferLeader
         | Kind::MetaPropose
         | Kind::MetaIndex
-        | Kind::Join => Err("not on this connection".to_owned()),
+        | Kind::Join
+        | Kind::Directory => Err("not on this connection".to_owned()),
     }
 }
 
