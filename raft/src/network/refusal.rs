@@ -104,15 +104,24 @@ impl Reason {
             return Some(*reason);
         }
         let tls = inner.downcast_ref::<rustls::Error>()?;
-        Some(match tls {
-            rustls::Error::InvalidCertificate(CertificateError::Expired) => Self::Expired,
-            rustls::Error::InvalidCertificate(CertificateError::NotValidForName) => Self::Name,
-            rustls::Error::InvalidCertificate(_) => Self::Authority,
-            rustls::Error::NoCertificatesPresented => Self::NoCertificate,
-            // That was the other side's decision.
-            rustls::Error::AlertReceived(_) => return None,
-            _ => Self::NoTls,
-        })
+        if let rustls::Error::InvalidCertificate(why) = tls {
+            return Some(Self::of_certificate(why));
+        }
+        let silent = *tls == rustls::Error::NoCertificatesPresented;
+        // An alert is the other side's decision, and not ours.
+        let told = matches!(tls, rustls::Error::AlertReceived(_));
+        let speaks = if silent { Self::NoCertificate } else { Self::NoTls };
+        (!told).then_some(speaks)
+    }
+
+    fn of_certificate(why: &CertificateError) -> Self {
+        if *why == CertificateError::Expired {
+            Self::Expired
+        } else if *why == CertificateError::NotValidForName {
+            Self::Name
+        } else {
+            Self::Authority
+        }
     }
 }
 

@@ -49,11 +49,12 @@ fn check(
     let end = EndEntityCert::try_from(certificate).map_err(unreadable)?;
     let anchors = std::slice::from_ref(anchor);
     let verified = end.verify_for_usage(algorithms.all, anchors, &[], now, usage, None, None);
-    let refused = verified.map(drop).map_err(|error| match error {
-        webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
-            CertificateError::Expired
-        }
-        _ => CertificateError::UnknownIssuer,
+    let refused = verified.map(drop).map_err(|error| {
+        let untimely = matches!(
+            error,
+            webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }
+        );
+        if untimely { CertificateError::Expired } else { CertificateError::UnknownIssuer }
     });
     refused.map_err(rustls::Error::InvalidCertificate)
 }
