@@ -196,7 +196,8 @@ async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::SnapshotBegin
         | Kind::SnapshotPart
         | Kind::SnapshotInstall
-        | Kind::Join => Err("not on this connection".to_owned()),
+        | Kind::Join
+        | Kind::Directory => Err("not on this connection".to_owned()),
     }
 }
 

@@ -28,8 +28,6 @@ use futures::future::BoxFuture;
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr, pg};
 use ractor_cluster::node::NodeConnectionMode;
 use ractor_cluster::{NodeServer, NodeServerMessage};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, error};
@@ -40,7 +38,7 @@ pub use envelope::{
 };
 pub use failure::{CallFailure, Refused};
 pub use gateway::{INBOUND_MAX, Inbound};
-pub use stream::tune;
+pub use stream::Wire;
 pub use window::{WINDOW_BYTES, WINDOW_CALLS};
 
 use envelope::Mode;
@@ -87,7 +85,8 @@ pub enum PeerState {
 pub struct Settings {
     /// This boot of this node.
     pub me: PeerId,
-    /// The secret that both ends of a session must know: 32 random bytes as hex.
+    /// What both ends of a session must know, as a second factor: 32 random bytes as hex. A stream
+    /// comes here only after its certificates were checked.
     pub cookie: String,
     /// Opens streams to peers with a higher node id.
     pub dial: Dial,
@@ -156,7 +155,7 @@ impl ClusterTransport {
     }
 
     /// Takes over a stream on which `peer` has introduced itself.
-    pub fn accept(&self, stream: TcpStream, peer: PeerId) -> Result<(), Refused> {
+    pub fn accept(&self, stream: Wire, peer: PeerId) -> Result<(), Refused> {
         if peer.node >= self.core.me.node {
             return Err(Refused::WrongDirection);
         }
@@ -252,15 +251,14 @@ impl Core {
     /// Gives a stream to the node server. Streams of peers with a lower id were accepted.
     fn hand_over(
         &self,
-        stream: TcpStream,
+        stream: Wire,
         node: u64,
         introduced: Option<u64>,
     ) -> Result<Arc<Link>, Refused> {
-        tune(&stream)?;
-        let socket = SockRef::from(&stream).try_clone()?;
+        let Wire { read, write, socket } = stream;
         let link = self.sessions.open(node, introduced, socket)?;
         let label = session::label(&link);
-        let stream = Box::new(Labelled { stream, label });
+        let stream = Box::new(Labelled { read, write, label });
         let is_server = node < self.me.node;
         let opened = NodeServerMessage::ConnectionOpenedExternal { stream, is_server };
         if self.server.send_message(opened).is_err() {

@@ -80,7 +80,7 @@ impl System {
         signer: Signer,
     ) -> Result<Self, ActorProcessingErr> {
         let identity = host.peers().identity();
-        let me = Worker { node: identity.node, incarnation: identity.incarnation };
+        let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
         let runner = Runner::start(me, slots.clone(), blobs.clone(), router.clone());
         workers.set_runner(runner.clone());
         let (fail, failed) = watch::channel(false);

@@ -23,6 +23,7 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 /// What a process tells.
 #[derive(Debug, Serialize, Deserialize)]
 enum Said {
+    /// The peer address, `/`, the hash of the authority that joiners must see.
     Listening {
         peer: String,
     },

@@ -10,30 +10,30 @@ use actors::audit::Signer;
 use actors::blobs::Blobs;
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
-use actors::remote::{ClusterTransport, Inbound, PeerId, PeerState, PeerTransport, Settings};
+use actors::remote::{ClusterTransport, Inbound, PeerId, PeerState, PeerTransport, Settings, Wire};
 use actors::router::Router;
 use actors::slots::{self, Slots};
 use actors::system::{Gate, System};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use protocol::jobs::Worker;
-use protocol::nodes::{Command, Registration, Secrets};
-use protocol::{ClusterId, Digest, NodeId, Refusal, ReplicaId};
+use protocol::nodes::{LifeId, Registration};
+use protocol::{ClusterId, Digest, NodeId};
 use raft::Host;
-use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services};
-use raft::node::{JoinAnswer, JoinRequest, RaftService, Storage};
+use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services, Stream};
+use raft::node::{RaftService, Storage};
 use raft::wal::{self, Wal};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
-use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::Config;
-use crate::identity::{self, IdentityError, NodeFile};
+use crate::identity;
 
-/// How long a new node waits for the cluster that it joins.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-const JOIN_PAUSE: Duration = Duration::from_millis(250);
+mod entry;
+
+use entry::{Asked, Member};
+
 /// Threads for Raft, the peer port and nothing else.
 const RAFT_THREADS: usize = 2;
 
@@ -43,6 +43,8 @@ pub struct Plan {
     pub config: Config,
     pub data: PathBuf,
     pub join: Option<Join>,
+    /// The cluster that the directory must belong to; nothing else is started.
+    pub cluster: Option<ClusterId>,
     /// Dial addresses of peers, instead of those that they advertise.
     pub dial: BTreeMap<NodeId, String>,
 }
@@ -124,47 +126,59 @@ impl Drop for RaftThreads {
 
 /// Starts everything but the HTTP server.
 pub async fn start(plan: Plan) -> Result<Node, BootError> {
-    let Plan { config, data, join, dial } = plan;
+    let Plan { config, data, join, cluster, dial } = plan;
     make_dir(&data)?;
     let (wal, found) = open_log(&data).await?;
+    let asked = Asked { data: &data, used: !found.groups.is_empty(), join, cluster };
+    let term = Duration::from_secs(u64::from(config.node.certificate_s));
+    // Before anything listens: a process that may not be this node must not be taken for it.
+    let known = entry::resume(&asked, term, &dial).await?;
     let http = bind(&config.node.http).await?;
     let peer = bind(&config.node.peer).await?;
     let secret = identity::signing_secret(&data);
     let secret = secret.map_err(|error| BootError::Refused(error.to_string()))?;
     let mut registration = registration(&config, &http, &peer, &secret)?;
-    let used = !found.groups.is_empty();
-    let (file, addresses) = identify(&data, used, join, &mut registration).await?;
-    let identity = file.identity().ok_or_else(|| failed("node.json has no identity"))?;
+    let member = match known {
+        Some(member) => member,
+        None => entry::enter(&asked, term, &registration).await?,
+    };
+    member.stands_in(&mut registration);
+    let Member { file, trust } = member;
+    file.write(&data).map_err(|error| BootError::Refused(error.to_string()))?;
+    let identity = trust.identity().clone();
     let raft = RaftThreads::start()?;
-    let peers = Peers::new(identity.clone(), dial);
+    raft.handle().spawn(Arc::clone(&trust).keep_renewed());
+    let peers = Peers::new(Arc::clone(&trust), dial);
 
     let doors = Doors::default();
     let services = Services {
         raft: Arc::new(doors.raft.clone()),
         bulk: Arc::new(doors.bulk.clone()),
         actors: doors.actors(),
+        alive: doors.alive(),
     };
-    raft.handle().spawn(Listener::new(peer, identity.clone(), services).run());
+    raft.handle().spawn(Listener::new(peer, trust, services).run());
 
     let handle = raft.handle();
     let storage = storage(&config, &data);
     let host = Host::open(wal, found.groups, peers, handle, storage, actors::clock::wall);
     let host = host.await.map_err(|error| failed(&error.to_string()))?;
     doors.raft.set(Arc::clone(&host));
-    settle(&host, file, &data, addresses, &registration).await?;
+    let cookie = file.cookie().ok_or_else(|| failed("node.json has no cookie"))?;
+    entry::settle(&host, file, &data, &registration).await?;
 
     let blobs = Blobs::open(&data.join("blobs"), Arc::clone(&host));
     let blobs = blobs.map_err(|cause| BootError::Io { what: "blobs".to_owned(), cause })?;
     doors.bulk.set(blobs.service());
     let slots = start_slots(&config).await?;
-    let me = Worker { node: identity.node, incarnation: identity.incarnation };
+    let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
     let router = Router::new(Arc::clone(&host));
     let signer = Signer::new(identity.node, identity.cluster, &secret);
     let system = System::start(Arc::clone(&host), router, Workers::new(me), slots, blobs, signer);
     let system = system.await.map_err(|error| failed(&error.to_string()))?;
-    let transport = connect(&host, &system, &doors, &identity).await?;
+    let transport = connect(&host, &system, &doors, me, cookie).await?;
     raft.handle().spawn(raft::members::run(Arc::clone(&host), up(&transport)));
-    info!(node = %identity.node, incarnation = identity.incarnation, "node started");
+    info!(node = %identity.node, incarnation = me.incarnation, "node started");
     Ok(Node { config, host, system, transport, http, registration, _raft: raft })
 }
 
@@ -223,86 +237,14 @@ fn registration(
         bound.map_err(|cause| BootError::Io { what: "address".to_owned(), cause })
     };
     Ok(Registration {
-        incarnation: 1,
+        incarnation: 0,
+        life: LifeId::default(),
+        pin: Digest([0; 32]),
         http: format!("http://{}", told(&config.node.advertise_http, http)?),
         peer: told(&config.node.advertise_peer, peer)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         key: Signer::public(secret),
     })
-}
-
-/// Who this node is: as it was, as a cluster that it joins says, or the first of a new cluster.
-async fn identify(
-    data: &Path,
-    used: bool,
-    join: Option<Join>,
-    registration: &mut Registration,
-) -> Result<(NodeFile, BTreeMap<NodeId, String>), BootError> {
-    let refused = |error: IdentityError| BootError::Refused(error.to_string());
-    let mut addresses = BTreeMap::new();
-    let file = match NodeFile::read(data).map_err(refused)? {
-        Some(mut file) => {
-            file.incarnation += 1;
-            file
-        }
-        None if used => {
-            let what = format!("{} has a log but no node.json", data.display());
-            return Err(BootError::Refused(what));
-        }
-        None => match join {
-            Some(join) => {
-                let (file, known) = ask_to_join(&join, registration).await?;
-                addresses = known;
-                file
-            }
-            None => {
-                let cluster = ClusterId(uuid::Uuid::now_v7().as_u128());
-                NodeFile::new(cluster, NodeId(1), ReplicaId(1), rand::random(), false)
-            }
-        },
-    };
-    file.write(data).map_err(refused)?;
-    registration.incarnation = file.incarnation;
-    Ok((file, addresses))
-}
-
-async fn ask_to_join(
-    join: &Join,
-    registration: &Registration,
-) -> Result<(NodeFile, BTreeMap<NodeId, String>), BootError> {
-    let token = token_digest(&join.token);
-    let request = JoinRequest { token, registration: registration.clone() };
-    let request = protocol::codec::encode(&request).map_err(|error| failed(&error.to_string()))?;
-    let request = Bytes::from(request);
-    let deadline = Instant::now() + JOIN_TIMEOUT;
-    while Instant::now() < deadline {
-        let asked = raft::network::ask_to_join(&join.address, request.clone(), JOIN_TIMEOUT / 3);
-        let answer = match asked.await {
-            Ok(answer) => protocol::codec::decode(&answer).ok(),
-            Err(error) => {
-                warn!(address = join.address, %error, "cluster not reached yet");
-                None
-            }
-        };
-        match answer {
-            Some(JoinAnswer::Welcome { cluster, node, replica, secret, addresses }) => {
-                let file = NodeFile::new(cluster, node, replica, secret, true);
-                return Ok((file, addresses));
-            }
-            Some(JoinAnswer::Refused(Refusal::BadToken)) => return Err(BootError::BadToken),
-            Some(JoinAnswer::Refused(refusal)) => {
-                return Err(BootError::Refused(refusal.to_string()));
-            }
-            Some(JoinAnswer::Unavailable) | None => tokio::time::sleep(JOIN_PAUSE).await,
-        }
-    }
-    Err(BootError::NoCluster(join.address.clone()))
-}
-
-/// What of a join token is replicated and sent.
-#[must_use]
-pub fn token_digest(token: &str) -> Digest {
-    actors::blobs::sha256(token.as_bytes())
 }
 
 /// Services of the peer port, which listens before there is anything to serve.
@@ -314,16 +256,33 @@ struct Doors {
 }
 
 impl Doors {
-    fn actors(&self) -> Arc<dyn Fn(TcpStream, Peer) + Send + Sync> {
+    fn actors(&self) -> Arc<dyn Fn(Stream, Peer) + Send + Sync> {
         let transport = Arc::clone(&self.transport);
         Arc::new(move |stream, peer| {
             let Some(transport) = transport.get() else { return };
             let peer = PeerId { node: peer.node.0, incarnation: peer.incarnation };
-            if let Err(error) = transport.accept(stream, peer) {
+            let taken = wire(stream).map_err(Into::into);
+            if let Err(error) = taken.and_then(|wire| transport.accept(wire, peer)) {
                 tracing::debug!(node = peer.node, %error, "actors' session not taken");
             }
         })
     }
+
+    fn alive(&self) -> Arc<dyn Fn(NodeId) -> Option<u64> + Send + Sync> {
+        let transport = Arc::clone(&self.transport);
+        Arc::new(move |node| {
+            let states = transport.get()?.states();
+            let state = states.borrow().get(&node.0).copied();
+            match state? {
+                PeerState::Up { incarnation } => Some(incarnation),
+                PeerState::Down { .. } => None,
+            }
+        })
+    }
+}
+
+fn wire(stream: Stream) -> io::Result<Wire> {
+    Wire::new(stream, |stream| stream.get_ref().0)
 }
 
 /// A service that is set later.
@@ -352,49 +311,6 @@ impl Service for Later {
     }
 }
 
-/// Makes the node part of its cluster: bootstraps, or hosts the meta group, or says that it is back.
-async fn settle(
-    host: &Arc<Host>,
-    mut file: NodeFile,
-    data: &Path,
-    addresses: BTreeMap<NodeId, String>,
-    registration: &Registration,
-) -> Result<(), BootError> {
-    if !file.bootstrapped {
-        let peer = host.peers().identity().secret;
-        let secrets = Secrets { pepper: rand::random(), peer };
-        let bootstrapped = host.bootstrap(secrets, registration.clone()).await;
-        bootstrapped.map_err(|error| failed(&error.to_string()))?;
-        file.bootstrapped = true;
-        return file.write(data).map_err(|error| BootError::Refused(error.to_string()));
-    }
-    if !addresses.is_empty() {
-        let saved = host.save_addresses(addresses).await;
-        saved.map_err(|cause| BootError::Io { what: "peers".to_owned(), cause })?;
-    }
-    let hosted = host.host(protocol::GroupId::META, file.meta_replica()).await;
-    hosted.map_err(|error| failed(&error.to_string()))?;
-    let (host, registration) = (Arc::clone(host), registration.clone());
-    tokio::spawn(async move { register(&host, registration).await });
-    Ok(())
-}
-
-/// Tells the cluster where this node is now, for as long as it takes to have a leader.
-async fn register(host: &Host, registration: Registration) {
-    loop {
-        let node = host.node();
-        let command = Command::Register { node, registration: registration.clone() };
-        match host.propose_meta(command).await {
-            Ok(applied) => match applied.outcome {
-                Ok(_) => return,
-                Err(refusal) => return warn!(%refusal, "the cluster does not know this node"),
-            },
-            Err(error) => tracing::debug!(%error, "not registered yet"),
-        }
-        tokio::time::sleep(JOIN_PAUSE).await;
-    }
-}
-
 async fn start_slots(config: &Config) -> Result<Slots, BootError> {
     let inference = &config.inference;
     let choice = inference.engine;
@@ -416,16 +332,17 @@ async fn connect(
     host: &Arc<Host>,
     system: &System,
     doors: &Doors,
-    identity: &raft::network::Identity,
+    me: Worker,
+    cookie: [u8; 32],
 ) -> Result<ClusterTransport, BootError> {
     let peers = Arc::clone(host.peers());
     let dial: actors::remote::Dial = Arc::new(move |node| {
         let peers = Arc::clone(&peers);
-        Box::pin(async move { peers.dial(NodeId(node), Class::Actor).await })
+        Box::pin(async move { wire(peers.dial(NodeId(node), Class::Actor).await?) })
     });
-    let me = PeerId { node: identity.node.0, incarnation: identity.incarnation };
-    // The second factor: the handshake of the peer port has proven membership already.
-    let cookie = actors::blobs::sha256(&identity.secret).to_string();
+    let me = PeerId { node: me.node.0, incarnation: me.incarnation };
+    // The second factor: certificates have been checked before a stream comes here.
+    let cookie = actors::blobs::sha256(&cookie).to_string();
     let gate: Arc<dyn Inbound> = Arc::new(Gate::of(system));
     let started = ClusterTransport::start(Settings { me, cookie, dial }, gate).await;
     let transport = started.map_err(|error| failed(&error.to_string()))?;

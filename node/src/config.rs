@@ -1,6 +1,7 @@
 //! Settings: the embedded defaults, under a file, under the environment, under flags. The defaults name
 //! every key there is, so a key that is not among them is a mistake.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -10,11 +11,14 @@ use actors::inference::EngineChoice;
 
 /// Every setting with its default and a comment.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
+/// A certificate must last for a few renewals that fail, and not be worth stealing.
+const CERTIFICATE_S: RangeInclusive<u32> = 6..=30 * 24 * 3600;
 /// Variables of the command line that are not settings of a node.
-pub const OF_THE_COMMAND_LINE: [&str; 25] = [
+pub const OF_THE_COMMAND_LINE: [&str; 26] = [
     "SKEP_ADVERTISE_HTTP",
     "SKEP_ADVERTISE_PEER",
     "SKEP_BIN",
+    "SKEP_CLUSTER",
     "SKEP_CONFIG",
     "SKEP_DATA",
     "SKEP_HTTP",
@@ -68,6 +72,7 @@ pub struct Node {
     pub peer: String,
     pub advertise_http: String,
     pub advertise_peer: String,
+    pub certificate_s: u32,
 }
 
 /// Inference.
@@ -151,9 +156,15 @@ pub struct Sources<'a> {
 /// The settings that result.
 pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
     let table = merged(sources)?;
-    table
+    let config: Config = table
         .try_into()
-        .map_err(|error: toml::de::Error| ConfigError::Value(error.message().to_owned()))
+        .map_err(|error: toml::de::Error| ConfigError::Value(error.message().to_owned()))?;
+    if !CERTIFICATE_S.contains(&config.node.certificate_s) {
+        let (least, most) = (CERTIFICATE_S.start(), CERTIFICATE_S.end());
+        let wrong = format!("node.certificate_s must be {least} to {most}");
+        return Err(ConfigError::Value(wrong));
+    }
+    Ok(config)
 }
 
 /// The settings that result, as a table with every key.

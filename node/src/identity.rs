@@ -5,11 +5,20 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use protocol::{ClusterId, NodeId, ReplicaId};
+use protocol::nodes::{LifeId, Start};
+use protocol::{ClusterId, Digest, NodeId, ReplicaId};
+use raft::network::Identity;
 use serde::{Deserialize, Serialize};
 
+mod keys;
+
+pub use keys::{authority, node_key, save_authority, signing_secret};
+
 /// The format that is written.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Starts in a row that the cluster need not have heard of. Beyond it one is forgotten, but never the
+/// first, which is the one that the cluster knows for sure.
+const LIVES_MAX: usize = 64;
 
 /// What a node knows of itself across restarts.
 #[derive(Clone, Serialize, Deserialize)]
@@ -19,9 +28,13 @@ pub struct NodeFile {
     cluster: String,
     node: String,
     /// Counts the starts of this node.
-    pub incarnation: u64,
-    /// Proves membership to peers; hex.
-    secret: String,
+    incarnation: u64,
+    /// The start that has this number.
+    life: String,
+    /// The starts before it, from the last one that the cluster is known to have heard of.
+    before: Vec<String>,
+    /// Second factor of the actors' sessions; hex.
+    cookie: String,
     /// The replica of the meta group here.
     meta_replica: u64,
     /// Whether the cluster map that this node began is committed; true for a node that joined.
@@ -44,9 +57,9 @@ impl NodeFile {
     #[must_use]
     pub fn new(
         cluster: ClusterId,
-        node: NodeId,
+        (node, life): (NodeId, LifeId),
         meta_replica: ReplicaId,
-        secret: [u8; 32],
+        cookie: [u8; 32],
         bootstrapped: bool,
     ) -> Self {
         Self {
@@ -54,10 +67,29 @@ impl NodeFile {
             cluster: cluster.to_string(),
             node: node.to_string(),
             incarnation: 1,
-            secret: protocol::Digest(secret).to_string(),
+            life: life.to_string(),
+            before: Vec::new(),
+            cookie: Digest(cookie).to_string(),
             meta_replica: meta_replica.0,
             bootstrapped,
         }
+    }
+
+    /// The node in its next life, which is not yet on disk.
+    #[must_use]
+    pub fn reborn(mut self, life: LifeId) -> Self {
+        self.incarnation += 1;
+        let before = std::mem::replace(&mut self.life, life.to_string());
+        self.before.push(before);
+        if self.before.len() > LIVES_MAX {
+            self.before.remove(1);
+        }
+        self
+    }
+
+    /// The cluster has heard of this life: the earlier ones are nobody's any more.
+    pub fn heard(&mut self) {
+        self.before.clear();
     }
 
     /// The file of a data directory, if there is one.
@@ -79,7 +111,9 @@ impl NodeFile {
             return Err(IdentityError::Format(path, versioned.format));
         }
         let file: Self = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        file.identity().ok_or_else(|| damaged("an id is not one".to_owned()))?;
+        if file.identity().is_none() || file.cookie().is_none() {
+            return Err(damaged("an id is not one".to_owned()));
+        }
         Ok(Some(file))
     }
 
@@ -96,11 +130,19 @@ impl NodeFile {
 
     /// This node to its peers.
     #[must_use]
-    pub fn identity(&self) -> Option<raft::network::Identity> {
+    pub fn identity(&self) -> Option<Identity> {
         let cluster = ClusterId::parse(&self.cluster).ok()?;
         let node = NodeId::parse(&self.node).ok()?;
-        let secret = protocol::Digest::parse(&self.secret).ok()?.0;
-        Some(raft::network::Identity { cluster, node, incarnation: self.incarnation, secret })
+        let life = LifeId::parse(&self.life).ok()?;
+        let before: Result<_, _> = self.before.iter().map(|life| LifeId::parse(life)).collect();
+        let start = Start { incarnation: self.incarnation, life, before: before.ok()? };
+        Some(Identity { cluster, node, start })
+    }
+
+    /// Second factor of the actors' sessions.
+    #[must_use]
+    pub fn cookie(&self) -> Option<[u8; 32]> {
+        Some(Digest::parse(&self.cookie).ok()?.0)
     }
 
     /// The replica of the meta group here.
@@ -113,28 +155,6 @@ impl NodeFile {
 impl std::fmt::Debug for NodeFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} of {}, incarnation {}", self.node, self.cluster, self.incarnation)
-    }
-}
-
-/// `DIR/sign.key`: what this node signs with, made at its first start. Text: the format's number, then
-/// 64 hex digits.
-pub fn signing_secret(data: &Path) -> Result<[u8; 32], IdentityError> {
-    let path = data.join("sign.key");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let secret = text.trim_end().strip_prefix("1 ");
-            let secret = secret.and_then(|hex| protocol::Digest::parse(hex).ok());
-            let damaged = || IdentityError::Damaged(path.clone(), "no key in it".to_owned());
-            Ok(secret.ok_or_else(damaged)?.0)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret: [u8; 32] = rand::random();
-            let text = format!("1 {}\n", protocol::Digest(secret));
-            written_whole(data, &path, text.as_bytes())
-                .map_err(|error| IdentityError::Io(path.clone(), error))?;
-            Ok(secret)
-        }
-        Err(error) => Err(IdentityError::Io(path, error)),
     }
 }
 
@@ -151,4 +171,24 @@ fn written_whole(data: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn path(data: &Path) -> PathBuf {
     data.join("node.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_life_that_the_cluster_knows_is_never_forgotten() {
+        let new = (NodeId(1), LifeId(0));
+        let mut file = NodeFile::new(ClusterId(1), new, ReplicaId(1), [0; 32], true);
+        for life in 1..=200 {
+            file = file.reborn(LifeId(life));
+        }
+        let Start { incarnation, life, before } = file.identity().unwrap().start;
+        assert_eq!((incarnation, life), (201, LifeId(200)));
+        assert_eq!(before.len(), LIVES_MAX);
+        assert_eq!((before[0], before[LIVES_MAX - 1]), (LifeId(0), LifeId(199)));
+        file.heard();
+        assert_eq!(file.reborn(LifeId(201)).identity().unwrap().start.before, [LifeId(200)]);
+    }
 }

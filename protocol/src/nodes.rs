@@ -1,11 +1,12 @@
 //! The cluster map: nodes, groups, replicas, operators. Kept by the meta group.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Note;
-use crate::id::BUCKETS;
+use crate::id::{self, BUCKETS, BadId};
 use crate::idempotency::Once;
 use crate::plans::Plan;
 use crate::{ClusterId, Digest, GroupId, Name, NodeId, ReplicaId, TenantId, Time};
@@ -21,11 +22,59 @@ pub const TOKEN_TTL_MAX_S: u64 = 3_600;
 /// Nodes that there can be.
 pub const NODES_MAX: usize = 200;
 
+/// The name of one start of one node, drawn at random: two processes on copies of one directory
+/// have different ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LifeId(pub u128);
+
+impl LifeId {
+    /// Reads 32 lower-case hex digits.
+    pub fn parse(text: &str) -> Result<Self, BadId> {
+        if text.len() != 32 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(BadId);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| BadId)
+    }
+}
+
+impl std::fmt::Display for LifeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A start of a node, as the node itself names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Counts the starts of the directory.
+    pub incarnation: u64,
+    pub life: LifeId,
+    /// The lives before this one by which the cluster may still know the node.
+    pub before: Vec<LifeId>,
+}
+
+/// What a start is to a cluster that knows an earlier or a later one of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The one that is registered.
+    Current,
+    /// A restart of the registered one.
+    Next,
+    /// Later than the registered one, and not known to come from it: the map here may be old.
+    Ahead,
+    /// Not the registered one, nor after it: a copy of a directory, or an old state of it.
+    Over,
+}
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     /// Counts the starts of the node; a higher one replaces a lower one.
     pub incarnation: u64,
+    /// The start that has this number.
+    pub life: LifeId,
+    /// SHA-256 of the public key (SPKI, DER) of the node's certificates. It never changes.
+    pub pin: Digest,
     /// `http://host:port`
     pub http: String,
     /// `host:port`
@@ -33,6 +82,19 @@ pub struct Registration {
     pub version: String,
     /// The node's public key for signatures (Ed25519).
     pub key: [u8; 32],
+}
+
+impl Registration {
+    /// What a start of this node is to whoever knows this registration.
+    #[must_use]
+    pub fn standing(&self, start: &Start) -> Standing {
+        match start.incarnation.cmp(&self.incarnation) {
+            Ordering::Equal if start.life == self.life => Standing::Current,
+            Ordering::Greater if start.before.contains(&self.life) => Standing::Next,
+            Ordering::Greater => Standing::Ahead,
+            Ordering::Equal | Ordering::Less => Standing::Over,
+        }
+    }
 }
 
 /// A node as the cluster knows it.
@@ -58,13 +120,61 @@ pub struct Placement {
 pub struct Secrets {
     /// Keys the digests of API keys, cursors and idempotency keys.
     pub pepper: [u8; 32],
-    /// Proves to a peer that a node belongs to the cluster.
-    pub peer: [u8; 32],
+    /// Second factor of the actors' sessions, on connections whose certificates were checked.
+    pub cookie: [u8; 32],
 }
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secrets(…)")
+    }
+}
+
+/// The text of a join token: a secret, and the hash of the authority of the cluster that it is for,
+/// so that a node knows whom it asks before it says the secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    /// 43 base62 digits; the cluster keeps their SHA-256.
+    pub secret: String,
+    /// SHA-256 of the authority's certificate.
+    pub authority: Digest,
+}
+
+impl JoinToken {
+    const PREFIX: &str = "skep_join_";
+    /// 62^43 is the first power above 2^256.
+    const DIGITS: usize = 43;
+
+    /// A token with a secret of 32 random bytes.
+    #[must_use]
+    pub fn new(secret: &[u8; 32], authority: Digest) -> Self {
+        Self { secret: id::base62_of_bytes(secret, Self::DIGITS), authority }
+    }
+
+    /// Reads the text form.
+    pub fn parse(text: &str) -> Result<Self, BadId> {
+        let (secret, authority) =
+            text.strip_prefix(Self::PREFIX).and_then(|rest| rest.split_once('.')).ok_or(BadId)?;
+        let whole = |part: &str| part.len() == Self::DIGITS;
+        if !whole(secret) || !whole(authority) {
+            return Err(BadId);
+        }
+        id::bytes_of_base62::<32>(secret)?;
+        let authority = Digest(id::bytes_of_base62(authority)?);
+        Ok(Self { secret: secret.to_owned(), authority })
+    }
+}
+
+impl std::fmt::Display for JoinToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let authority = id::base62_of_bytes(&self.authority.0, Self::DIGITS);
+        write!(f, "{}{}.{authority}", Self::PREFIX, self.secret)
+    }
+}
+
+impl std::fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinToken(…)")
     }
 }
 
@@ -76,10 +186,22 @@ pub struct Token {
     pub used_by: Option<NodeId>,
 }
 
+/// The nodes of a cluster at some revision of its map: what one must know to trust a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// 0 where nothing is known yet.
+    pub revision: u64,
+    /// A missing node with a lower id has been removed.
+    pub next_node: u64,
+    pub nodes: BTreeMap<NodeId, Node>,
+}
+
 /// The cluster map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Map {
     pub cluster: ClusterId,
+    /// Counts the changes of the map.
+    pub revision: u64,
     pub secrets: Secrets,
     pub nodes: BTreeMap<NodeId, Node>,
     pub groups: BTreeMap<GroupId, Placement>,
@@ -102,6 +224,13 @@ impl Map {
     /// Every shard, without the meta group.
     pub fn shards(&self) -> impl Iterator<Item = (GroupId, &Placement)> {
         self.groups.iter().filter(|(group, _)| !group.is_meta()).map(|(&group, at)| (group, at))
+    }
+
+    /// The nodes, for those who check peers.
+    #[must_use]
+    pub fn directory(&self) -> Directory {
+        let Self { revision, next_node, .. } = *self;
+        Directory { revision, next_node, nodes: self.nodes.clone() }
     }
 
     /// The replica of a group on a node.
@@ -155,6 +284,8 @@ pub enum Command {
     Register {
         node: NodeId,
         registration: Registration,
+        /// As in [`Start`].
+        before: Vec<LifeId>,
     },
     /// One more replica of a group on a node that has none.
     AddReplica {
@@ -173,4 +304,45 @@ pub enum Command {
         /// The version that is replaced.
         if_version: Option<u64>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registered(incarnation: u64, life: u128) -> Registration {
+        Registration {
+            incarnation,
+            life: LifeId(life),
+            pin: Digest([0; 32]),
+            http: String::new(),
+            peer: String::new(),
+            version: String::new(),
+            key: [0; 32],
+        }
+    }
+
+    #[test]
+    fn a_restart_follows_and_a_copy_does_not() {
+        let standing = |incarnation, life, before: &[u128]| {
+            let before = before.iter().copied().map(LifeId).collect();
+            registered(5, 50).standing(&Start { incarnation, life: LifeId(life), before })
+        };
+        assert_eq!(standing(5, 50, &[40]), Standing::Current);
+        assert_eq!(standing(6, 60, &[50]), Standing::Next);
+        assert_eq!(standing(9, 90, &[50, 60, 70]), Standing::Next);
+        assert_eq!(standing(5, 51, &[40]), Standing::Over);
+        assert_eq!(standing(4, 40, &[]), Standing::Over);
+        assert_eq!(standing(6, 61, &[51]), Standing::Ahead);
+    }
+
+    #[test]
+    fn a_token_reads_what_it_writes_and_nothing_else() {
+        let token = JoinToken::new(&[7; 32], Digest([255; 32]));
+        let text = token.to_string();
+        assert_eq!(JoinToken::parse(&text), Ok(token));
+        for wrong in ["", "skep_join_", &text[..text.len() - 1], &text.replace('.', "-")] {
+            assert_eq!(JoinToken::parse(wrong), Err(BadId), "{wrong}");
+        }
+    }
 }

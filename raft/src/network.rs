@@ -1,16 +1,18 @@
 //! Connections between nodes that are not actors' sessions: Raft's own, and bulk transfer.
 //!
-//! One TCP port per node. A connection begins with a mutual handshake ([`hello`]) that names its
-//! [`Class`]; then requests and answers are frames ([`frame`]), many in flight at a time. Classes
-//! have connections of their own, so that a large append never delays a heartbeat.
+//! One TCP port per node. A connection begins with TLS, in which both sides show certificates
+//! ([`trust`]), and a first message ([`hello`]) that names its [`Class`]; then requests and answers
+//! are frames ([`frame`]), many in flight at a time. Classes have connections of their own, so that a
+//! large append never delays a heartbeat.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::{ClusterId, GroupId, NodeId};
+use protocol::nodes::Start;
+use protocol::{Digest, GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -19,7 +21,9 @@ mod frame;
 mod hello;
 mod link;
 mod listener;
+mod refusal;
 mod rpc;
+pub mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -27,9 +31,15 @@ mod tests;
 pub use frame::FRAME_BYTES_MAX;
 pub use hello::Peer;
 pub use listener::{Listener, Service, Services};
+pub use refusal::{Reason, Refusals};
 pub(crate) use rpc::Network;
+pub use tokio_rustls::TlsStream;
+pub use trust::{Identity, Trust};
 
 use link::Link;
+
+/// A connection whose handshake is done.
+pub type Stream = TlsStream<TcpStream>;
 
 /// How long connecting and shaking hands may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
@@ -51,6 +61,8 @@ pub enum Class {
     Actor,
     /// A node that is not a member yet; it may only ask to become one.
     Join,
+    /// A process that starts and asks whether it may be the node that its directory says it is.
+    Claim,
 }
 
 /// What a request asks for. The numbers travel: they are never reused.
@@ -66,12 +78,14 @@ pub enum Kind {
     /// An index of the meta group that holds every acknowledged change.
     MetaIndex = 6,
     Join = 7,
+    /// The nodes, as the peer's cluster map has them.
+    Directory = 8,
     /// How far the state is that a peer wants to send.
-    SnapshotBegin = 8,
+    SnapshotBegin = 9,
     /// Rows of it.
-    SnapshotPart = 9,
+    SnapshotPart = 10,
     /// It is whole, and shall be put in place.
-    SnapshotInstall = 10,
+    SnapshotInstall = 11,
     BlobPut = 20,
     BlobGet = 21,
 }
@@ -86,6 +100,7 @@ impl Kind {
             Self::MetaPropose,
             Self::MetaIndex,
             Self::Join,
+            Self::Directory,
             Self::SnapshotBegin,
             Self::SnapshotPart,
             Self::SnapshotInstall,
@@ -117,22 +132,6 @@ pub enum CallError {
     Refused { node: NodeId, why: String },
 }
 
-/// Who this node is to its peers.
-#[derive(Clone)]
-pub struct Identity {
-    pub cluster: ClusterId,
-    pub node: NodeId,
-    pub incarnation: u64,
-    /// Proves membership; see [`protocol::nodes::Secrets`].
-    pub secret: [u8; 32],
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {}, incarnation {}", self.node, self.cluster, self.incarnation)
-    }
-}
-
 type Slot = Arc<tokio::sync::Mutex<SlotState>>;
 
 #[derive(Debug, Default)]
@@ -144,41 +143,37 @@ struct SlotState {
 /// The connections of this node to its peers, made when first used.
 #[derive(Debug)]
 pub struct Peers {
-    identity: Identity,
-    addresses: RwLock<BTreeMap<NodeId, String>>,
+    trust: Arc<Trust>,
     /// Dial addresses that an operator set, so that a proxy fits between two nodes.
     overrides: BTreeMap<NodeId, String>,
     slots: Mutex<BTreeMap<(NodeId, Class), Slot>>,
 }
 
 impl Peers {
-    /// No connections yet.
+    /// No connections yet. Addresses are those of the directory that `trust` knows.
     #[must_use]
-    pub fn new(identity: Identity, overrides: BTreeMap<NodeId, String>) -> Arc<Self> {
-        Arc::new(Self {
-            identity,
-            addresses: RwLock::default(),
-            overrides,
-            slots: Mutex::default(),
-        })
+    pub fn new(trust: Arc<Trust>, overrides: BTreeMap<NodeId, String>) -> Arc<Self> {
+        Arc::new(Self { trust, overrides, slots: Mutex::default() })
     }
 
     /// Who this node is.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        &self.identity
+        self.trust.identity()
     }
 
-    /// Learns where the nodes of the cluster are.
-    pub fn set_addresses(&self, addresses: BTreeMap<NodeId, String>) {
-        *self.addresses.write().unwrap_or_else(|_| std::process::abort()) = addresses;
+    /// Whom it believes.
+    #[must_use]
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
         if let Some(address) = self.overrides.get(&node) {
             return Some(address.clone());
         }
-        self.addresses.read().unwrap_or_else(|_| std::process::abort()).get(&node).cloned()
+        let directory = self.trust.directory();
+        directory.nodes.get(&node).map(|node| node.registration.peer.clone())
     }
 
     /// Asks a peer and waits at most `timeout` for the answer.
@@ -212,9 +207,11 @@ impl Peers {
         {
             return Err(CallError::Unreachable { node, why: why.clone() });
         }
-        match self.dial(node, class).await {
-            Ok(stream) => {
-                let link = Link::start(node, stream);
+        match self.open(node, class).await {
+            Ok((stream, start)) => {
+                let trust = Arc::clone(&self.trust);
+                let refused = async move { trust.refused(node, start).await };
+                let link = Link::start(node, stream, refused);
                 *state = SlotState { link: Some(Arc::clone(&link)), failed: None };
                 Ok(link)
             }
@@ -227,29 +224,50 @@ impl Peers {
     }
 
     /// Opens a connection of a class, with the handshake done.
-    pub async fn dial(&self, node: NodeId, class: Class) -> io::Result<TcpStream> {
+    pub async fn dial(&self, node: NodeId, class: Class) -> io::Result<Stream> {
+        self.open(node, class).await.map(|(stream, _)| stream)
+    }
+
+    async fn open(&self, node: NodeId, class: Class) -> io::Result<(Stream, Start)> {
         let address = self
             .address(node)
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its address is not known"))?;
         let connect = async {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            hello::dial(&mut stream, &self.identity, node, class).await?;
-            Ok(stream)
+            let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
+            hello::dial(tcp, &self.trust, node, class).await
         };
         tokio::time::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| {
             Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"))
         })
     }
+
+    /// Asks every known node, this one included, whether this process may be the node that it says
+    /// it is. Nodes that do not answer say nothing against it.
+    pub async fn claim(&self) -> Result<(), Reason> {
+        let directory = self.trust.directory();
+        let asked = directory.nodes.keys().map(|&node| self.open(node, Class::Claim));
+        let answers = futures::future::join_all(asked).await;
+        let refused = answers.iter().filter_map(|answer| Reason::of(answer.as_ref().err()?));
+        let refused = refused.filter(|reason| reason.is_final() || *reason == Reason::Twin);
+        // What is final comes before what may pass.
+        refused.max_by_key(|reason| reason.is_final()).map_or(Ok(()), Err)
+    }
 }
 
-/// One request to a node of a cluster that this process does not belong to yet.
-pub async fn ask_to_join(address: &str, body: Bytes, timeout: Duration) -> io::Result<Bytes> {
+/// One request to a node of a cluster that this process does not belong to yet. `authority` is the
+/// hash that the join token names: whoever cannot show it is told nothing.
+pub async fn ask_to_join(
+    address: &str,
+    authority: Digest,
+    body: Bytes,
+    timeout: Duration,
+) -> io::Result<Bytes> {
     let ask = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        hello::dial_as_stranger(&mut stream).await?;
-        let link = Link::start(NodeId(0), stream);
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        let stream = hello::dial_as_stranger(tcp, authority).await?;
+        let link = Link::start(NodeId(0), stream, std::future::pending());
         let deadline = Instant::now() + timeout;
         link.call(Kind::Join, GroupId::META, body, deadline).await.map_err(io::Error::other)
     };

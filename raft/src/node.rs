@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
-use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
+use protocol::nodes::{self, Directory, Map, Registration, SHARDS, Secrets};
 use protocol::{GroupId, NodeId, ReplicaId, Reply, Time, codec};
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -24,14 +24,14 @@ use crate::checkpoint::stream::Streams;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::group::{Group, Life};
 use crate::log::Log;
-use crate::network::{Network, Peers};
+use crate::network::{Class, Kind, Network, Peers};
 use crate::types::{Member, Raft};
 use crate::wal::Wal;
 
 mod meta;
 mod service;
 
-pub use service::{JoinAnswer, JoinRequest, RaftService};
+pub use service::{JoinAnswer, JoinRequest, RaftService, Welcome, token_digest};
 
 /// Interval of heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -43,6 +43,10 @@ pub const ELECTION_MAX: Duration = Duration::from_millis(900);
 const APPEND_ENTRIES_MAX: u64 = 24;
 /// Entries that are purged at a time.
 const PURGE_BATCH: u64 = 256;
+/// How long a peer may take to tell its directory, and how often the peers are asked at most.
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(1);
+const DOUBT_PAUSE: Duration = Duration::from_millis(250);
+
 /// Why a group cannot be hosted.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -78,7 +82,7 @@ pub struct Host {
     life: Life,
     runtime: Handle,
     started: Instant,
-    addresses: PathBuf,
+    directory: PathBuf,
     storage: Storage,
     /// One checkpoint at a time.
     gate: Arc<Semaphore>,
@@ -98,10 +102,23 @@ impl std::fmt::Debug for Host {
     }
 }
 
-/// Addresses of the peers, kept beside the log: a cluster that starts as a whole must find itself
-/// before it has elected anybody.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Addresses(BTreeMap<NodeId, String>);
+/// The directory of the last run, kept beside the log: a cluster that starts as a whole must find
+/// and check itself before it has elected anybody. What is damaged is left out, with a warning: the
+/// map in the log has it too, once somebody leads.
+pub async fn saved_directory(data: &Path) -> io::Result<Directory> {
+    match tokio::fs::read(directory_file(data)).await {
+        Ok(bytes) => Ok(codec::decode(&bytes).unwrap_or_else(|error| {
+            warn!(%error, "the saved directory of peers is damaged and left out");
+            Directory::default()
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Directory::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn directory_file(data: &Path) -> PathBuf {
+    data.join("peers")
+}
 
 impl Storage {
     /// What a node does when nobody says otherwise.
@@ -128,13 +145,13 @@ impl Host {
         let checkpoints = storage.checkpoints();
         Checkpoint::make_dir(&checkpoints)?;
         let identity = peers.identity();
-        let life = Life { node: identity.node, incarnation: identity.incarnation };
+        let life = Life { node: identity.node, incarnation: identity.start.incarnation };
         let host = Arc::new(Self {
             wal,
             life,
             runtime,
             started: Instant::now(),
-            addresses: storage.data.join("peers"),
+            directory: directory_file(&storage.data),
             gate: Arc::new(Semaphore::new(keeper::AT_ONCE)),
             streams: Streams::new(),
             arrivals: Arc::new(Arrivals::open(&checkpoints)?),
@@ -146,7 +163,6 @@ impl Host {
             dead: watch::Sender::new(None),
             peers,
         });
-        host.read_addresses().await?;
         for (group, replica) in hosted {
             host.host(GroupId(group), ReplicaId(replica)).await?;
         }
@@ -251,6 +267,7 @@ impl Host {
         elect_when_alone(&raft, replica).await;
         if group.is_meta() {
             tokio::spawn(Arc::clone(self).follow_map(self.map.subscribe()));
+            tokio::spawn(Arc::clone(self).follow_doubts());
         }
         let (figures, written) = watch::channel(None);
         let keeper = Keeper {
@@ -295,13 +312,13 @@ impl Host {
         }
     }
 
-    /// Learns addresses, and hosts what the map puts here.
+    /// Learns who the nodes are, and hosts what the map puts here.
     async fn follow_map(self: Arc<Self>, mut map: watch::Receiver<Option<Arc<Map>>>) {
         // What the log already held was published before this task began.
         map.mark_changed();
         while map.changed().await.is_ok() {
             let Some(now) = map.borrow_and_update().clone() else { continue };
-            self.learn_addresses(&now).await;
+            self.learn_directory(&now).await;
             for &group in now.groups.keys() {
                 let Some(replica) = now.replica_on(group, self.life.node) else { continue };
                 if self.group(group).is_some() || group.is_meta() {
@@ -315,40 +332,45 @@ impl Host {
         }
     }
 
-    async fn learn_addresses(&self, map: &Map) {
-        let addresses: BTreeMap<_, _> =
-            map.nodes.iter().map(|(&id, node)| (id, node.registration.peer.clone())).collect();
-        self.peers.set_addresses(addresses.clone());
-        let written = match codec::encode(&Addresses(addresses)) {
-            Ok(bytes) => replace_file(&self.addresses, &bytes).await,
-            Err(error) => Err(io::Error::other(error)),
-        };
-        if let Err(error) = written {
+    async fn learn_directory(&self, map: &Map) {
+        let directory = map.directory();
+        let trust = self.peers.trust();
+        if directory.nodes != trust.directory().nodes
+            && let Err(error) = self.save_directory(&directory).await
+        {
             // Only a start without any elected leader needs the file; the map itself is in the log.
-            warn!(%error, "peer addresses not saved");
+            warn!(%error, "directory of peers not saved");
         }
+        trust.learn(directory);
     }
 
-    async fn read_addresses(&self) -> io::Result<()> {
-        match tokio::fs::read(&self.addresses).await {
-            Ok(bytes) => {
-                match codec::decode(&bytes) {
-                    Ok(Addresses(addresses)) => self.peers.set_addresses(addresses),
-                    // The map in the log has them too, once somebody leads.
-                    Err(error) => warn!(%error, "saved peer addresses are damaged and left out"),
-                }
-                Ok(())
+    /// Saves what a new node was told when it joined.
+    pub async fn save_directory(&self, directory: &Directory) -> io::Result<()> {
+        let bytes = codec::encode(directory).map_err(io::Error::other)?;
+        replace_file(&self.directory, &bytes).await
+    }
+
+    /// Asks peers for their directory whenever somebody came who is not in ours: a map that lags
+    /// must not keep out the nodes that would bring it up to date.
+    async fn follow_doubts(self: Arc<Self>) {
+        let trust = self.peers.trust();
+        loop {
+            trust.doubted().await;
+            let known = trust.directory();
+            let others = known.nodes.keys().filter(|node| **node != self.life.node);
+            let asked = others.map(|&node| self.directory_of(node));
+            for directory in futures::future::join_all(asked).await.into_iter().flatten() {
+                trust.learn(directory);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            tokio::time::sleep(DOUBT_PAUSE).await;
         }
     }
 
-    /// Saves the addresses that a new node was told when it joined.
-    pub async fn save_addresses(&self, addresses: BTreeMap<NodeId, String>) -> io::Result<()> {
-        self.peers.set_addresses(addresses.clone());
-        let bytes = codec::encode(&Addresses(addresses)).map_err(io::Error::other)?;
-        replace_file(&self.addresses, &bytes).await
+    async fn directory_of(&self, node: NodeId) -> Option<Directory> {
+        let (class, kind) = (Class::Control, Kind::Directory);
+        let call =
+            self.peers.call(node, class, kind, GroupId::META, Bytes::new(), DIRECTORY_TIMEOUT);
+        codec::decode(&call.await.ok()?).ok()
     }
 }
 
@@ -389,7 +411,7 @@ async fn elect_when_alone(raft: &Raft, replica: ReplicaId) {
 }
 
 /// Writes a file whole: a crash leaves the old one or the new one.
-async fn replace_file(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+async fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let bytes = bytes.to_vec();
     let path = path.to_owned();

@@ -13,3 +13,4 @@ mod python_client;
 mod scan_jobs;
 mod stage;
 mod tenants_keys;
+mod trust;

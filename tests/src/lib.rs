@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use client::{Client, Credential};
-use node::cli::launch::{self, Digests, Spec, free_ports};
+use node::cli::launch::{self, Digests, Spec};
 
 pub mod raw;
 
 pub use node::cli::demo::corpus;
-pub use node::cli::launch::{Ports, Probe, TenantKey, until};
+pub use node::cli::launch::{Ports, Probe, TenantKey, free_ports, until};
 
 /// How long a node may take until it serves after a start.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::debug;
 
 use super::Core;
 use super::link::Phase;
+use super::stream::Wire;
 
 /// Opens a stream to a node, on which both sides have already said who they are.
-pub type Dial = Arc<dyn Fn(u64) -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
+pub type Dial = Arc<dyn Fn(u64) -> BoxFuture<'static, io::Result<Wire>> + Send + Sync>;
 
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Nodes are few, and a peer that is back is needed at once.

@@ -303,7 +303,7 @@ async fn streams_that_should_not_be_are_refused() {
     let address = listener.local_addr().unwrap();
     let offer = async |node, incarnation| {
         let stream = TcpStream::connect(address).await.unwrap();
-        transport.accept(stream, PeerId { node, incarnation })
+        transport.accept(Wire::new(stream, |tcp| tcp).unwrap(), PeerId { node, incarnation })
     };
     assert!(matches!(offer(9, 90).await, Err(Refused::WrongDirection)));
     assert!(matches!(offer(3, 1).await, Err(Refused::Unwanted)));

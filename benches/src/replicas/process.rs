@@ -11,15 +11,16 @@ use clap::Args;
 use futures::future::{BoxFuture, try_join_all};
 use protocol::keys::{KeyOverrides, NewKey, Scopes};
 use protocol::limits::Payer;
-use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
+use protocol::nodes::{self, LifeId, Map, Registration, SHARDS, Secrets, Start};
 use protocol::owner::Epoch;
 use protocol::plans::{Override, Overrides, Shipped};
 use protocol::{
     ClusterId, Command, Digest, GroupId, KeyId, Name, NodeId, Proposal, Stamp, TenantId, Time,
     codec, tenants, usage,
 };
-use raft::network::{Identity, Kind, Listener, Peer, Peers, Service, Services, ask_to_join};
-use raft::node::{JoinAnswer, JoinRequest, RaftService, Storage};
+use raft::network::trust::{Authority, Keys, NodeKey};
+use raft::network::{Identity, Kind, Listener, Peer, Peers, Service, Services, Trust, ask_to_join};
+use raft::node::{JoinAnswer, JoinRequest, RaftService, Storage, Welcome, token_digest};
 use raft::wal::Wal;
 use raft::{Group, Host, placement};
 use tokio::net::TcpListener;
@@ -35,6 +36,8 @@ const RAFT_THREADS: usize = 2;
 const GROUP: GroupId = GroupId(1);
 const POLL: Duration = Duration::from_millis(100);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificates outlive a measurement.
+const TERM: Duration = Duration::from_secs(24 * 3600);
 const TENANT: TenantId = TenantId(0x0190_0000_0000_7000_8000_0000_0000_0001);
 /// The key that the tenant is made with.
 const PAYER: Payer = Payer { key: Some(KeyId(1)), slot: None };
@@ -47,7 +50,7 @@ pub(crate) struct Arguments {
     /// From 0, in the order of joining.
     #[arg(long)]
     number: u8,
-    /// Peer address of the first process.
+    /// Peer address of the first process, and the hash of its authority.
     #[arg(long)]
     join: Option<String>,
 }
@@ -67,24 +70,27 @@ async fn run_on(raft: &tokio::runtime::Handle, arguments: Arguments) -> Result<(
     let (wal, found) = Wal::open(&arguments.data)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let peer = listener.local_addr()?.to_string();
-    let registration = registration(&peer);
-    let membership = Membership::find(&arguments, &registration).await?;
+    let key = NodeKey::generate()?;
+    let registration = registration(&peer, key.pin());
+    let membership = Membership::find(&arguments, key, &registration).await?;
 
     let service = RaftService::default();
     let services = Services {
         raft: Arc::new(service.clone()),
         bulk: Arc::new(Nothing),
         actors: Arc::new(|_, _| {}),
+        alive: Arc::new(|_| None),
     };
-    let identity = membership.identity.clone();
-    let peers = Peers::new(identity.clone(), BTreeMap::new());
-    raft.spawn(Listener::new(listener, identity, services).run());
+    let trust = Arc::clone(&membership.trust);
+    let peers = Peers::new(Arc::clone(&trust), BTreeMap::new());
+    raft.spawn(Listener::new(listener, trust, services).run());
     let storage = Storage::at(arguments.data.clone());
     let host = Host::open(wal, found.groups, peers, raft.clone(), storage, wall).await?;
     service.set(Arc::clone(&host));
     membership.take(&host, registration).await?;
     raft.spawn(raft::members::run(Arc::clone(&host), |_| true));
-    say(&Said::Listening { peer })?;
+    let authority = host.peers().trust().authority().digest();
+    say(&Said::Listening { peer: format!("{peer}/{authority}") })?;
 
     let leads = wait_ready(&host).await?;
     say(&Said::Ready { leads })?;
@@ -112,9 +118,11 @@ fn wall() -> Time {
     Time(since.as_millis() as u64)
 }
 
-fn registration(peer: &str) -> Registration {
+fn registration(peer: &str, pin: Digest) -> Registration {
     Registration {
         incarnation: 1,
+        life: LifeId(rand::random()),
+        pin,
         http: "http://127.0.0.1:0".to_owned(),
         peer: peer.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -139,29 +147,40 @@ impl Service for Nothing {
 
 /// Who this process is in the cluster.
 struct Membership {
-    identity: Identity,
+    trust: Arc<Trust>,
+    cookie: [u8; 32],
     /// What a joiner was told; `None` for the first.
-    joined: Option<(protocol::ReplicaId, BTreeMap<NodeId, String>)>,
+    joined: Option<protocol::ReplicaId>,
 }
 
 impl Membership {
-    async fn find(arguments: &Arguments, registration: &Registration) -> Result<Membership> {
-        let Some(address) = &arguments.join else {
-            let identity = Identity {
-                cluster: ClusterId(rand::random()),
-                node: NodeId(1),
-                incarnation: 1,
-                secret: rand::random(),
-            };
-            return Ok(Membership { identity, joined: None });
+    async fn find(
+        arguments: &Arguments,
+        key: NodeKey,
+        registration: &Registration,
+    ) -> Result<Membership> {
+        let life = registration.life;
+        let trust = |cluster, node, authority| {
+            let start = Start { incarnation: 1, life, before: Vec::new() };
+            let keys = Keys { authority, key, term: TERM };
+            Trust::new(Identity { cluster, node, start }, keys, wall)
         };
-        let request =
-            JoinRequest { token: token(arguments.number), registration: registration.clone() };
+        let Some(address) = &arguments.join else {
+            let cluster = ClusterId(rand::random());
+            let trust = trust(cluster, NodeId(1), Authority::found(cluster, wall())?)?;
+            return Ok(Membership { trust, cookie: rand::random(), joined: None });
+        };
+        let (peer, authority) = address.split_once('/').context("no authority to join")?;
+        let authority = Digest::parse(authority)?;
+        let secret = secret(arguments.number);
+        let request = JoinRequest { secret, registration: registration.clone() };
         let request = Bytes::from(codec::encode(&request)?);
-        match codec::decode(&ask_to_join(address, request, JOIN_TIMEOUT).await?)? {
-            JoinAnswer::Welcome { cluster, node, replica, secret, addresses } => {
-                let identity = Identity { cluster, node, incarnation: 1, secret };
-                Ok(Membership { identity, joined: Some((replica, addresses)) })
+        match codec::decode(&ask_to_join(peer, authority, request, JOIN_TIMEOUT).await?)? {
+            JoinAnswer::Welcome(welcome) => {
+                let Welcome { cluster, node, replica, authority, cookie, directory } = *welcome;
+                let trust = trust(cluster, node, authority)?;
+                trust.learn(directory);
+                Ok(Membership { trust, cookie, joined: Some(replica) })
             }
             refused @ (JoinAnswer::Refused(_) | JoinAnswer::Unavailable) => {
                 bail!("not taken into the cluster: {refused:?}")
@@ -171,16 +190,16 @@ impl Membership {
 
     /// Makes the cluster and a token for each of the others, or hosts the meta group.
     async fn take(self, host: &Arc<Host>, registration: Registration) -> Result<()> {
-        if let Some((replica, addresses)) = self.joined {
-            host.save_addresses(addresses).await?;
+        if let Some(replica) = self.joined {
             host.host(GroupId::META, replica).await?;
             return Ok(());
         }
-        let secrets = Secrets { pepper: rand::random(), peer: self.identity.secret };
+        let secrets = Secrets { pepper: rand::random(), cookie: self.cookie };
         host.bootstrap(secrets, registration).await?;
         for number in 1..NODES as u8 {
             let expires_at = wall().plus_ms(nodes::TOKEN_TTL_MAX_S * 1000);
-            let command = nodes::Command::IssueToken { token: token(number), expires_at };
+            let token = token_digest(&secret(number));
+            let command = nodes::Command::IssueToken { token, expires_at };
             host.propose_meta(command).await?.outcome?;
         }
         Ok(())
@@ -188,8 +207,8 @@ impl Membership {
 }
 
 /// The parent knows no secrets, and the cluster lives for a minute on loopback.
-fn token(number: u8) -> Digest {
-    Digest([number; 32])
+fn secret(number: u8) -> String {
+    format!("bench-{number}")
 }
 
 /// Waits until nothing about the placement is left to be done; gives whether this process leads.

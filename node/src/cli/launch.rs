@@ -260,8 +260,9 @@ impl Spec {
         self.home(i).join("data")
     }
 
-    /// The command that restarts node `i`: absolute, and without any secret.
-    fn command(&self, i: usize, ports: Ports) -> Vec<String> {
+    /// The command that restarts node `i`: absolute, and without any secret. With the cluster it cannot
+    /// found another one, should the directory be lost or be somebody else's.
+    fn command(&self, i: usize, ports: Ports, cluster: Option<&str>) -> Vec<String> {
         let mut command = vec![
             self.binary.display().to_string(),
             "serve".to_owned(),
@@ -272,6 +273,9 @@ impl Spec {
             "--peer".to_owned(),
             format!("127.0.0.1:{}", ports.peer),
         ];
+        if let Some(cluster) = cluster {
+            command.extend(["--cluster".to_owned(), cluster.to_owned()]);
+        }
         for setting in &self.settings {
             command.extend(["--set".to_owned(), setting.clone()]);
         }

@@ -9,7 +9,7 @@ use actors::System;
 use actors::audit::Auditor;
 use actors::figures::figures;
 use actors::remote::ClusterTransport;
-use protocol::NodeId;
+use protocol::{ClusterId, NodeId};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -55,6 +55,9 @@ pub struct Args {
     /// A file with a join token, `-` for stdin
     #[arg(long, env = "SKEP_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The directory must belong to this cluster: an empty one founds none
+    #[arg(long, env = "SKEP_CLUSTER", value_name = "ID", value_parser = cluster)]
+    cluster: Option<ClusterId>,
     /// Dial a peer here instead of where it says
     #[arg(long, value_name = "ID=HOST:PORT", value_parser = dial)]
     peer_dial: Vec<(NodeId, String)>,
@@ -74,6 +77,10 @@ fn dial(text: &str) -> Result<(NodeId, String), String> {
     Ok((node, address.to_owned()))
 }
 
+fn cluster(text: &str) -> Result<ClusterId, String> {
+    ClusterId::parse(text).map_err(|_| "the id of a cluster is like clu_…".to_owned())
+}
+
 /// Runs until SIGTERM or SIGINT, or until the node cannot go on.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let config = config_of(&args)?;
@@ -87,9 +94,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let guard = guard.map_err(|error| Failure::failed(error.to_string()))?;
     let join = join_of(&args)?;
     let dial: BTreeMap<NodeId, String> = args.peer_dial.into_iter().collect();
-    let plan = Plan { config, data: args.data, join, dial };
+    let plan = Plan { config, data: args.data, join, cluster: args.cluster, dial };
+    let data = plan.data.clone();
     let node = boot::start(plan).await.map_err(failure)?;
-    let served = serve_until_stopped(node).await;
+    let served = serve_until_stopped(node, &data).await;
     drop(guard);
     served
 }
@@ -139,7 +147,7 @@ fn failure(error: BootError) -> Failure {
     Failure::new(exit, format!("{prefix}{error}"))
 }
 
-async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
+async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<(), Failure> {
     let boot::Node { config, system, transport, http: listener, .. } = &node;
     let metrics = metrics_of(system, transport);
     let metrics = metrics.map_err(|error| Failure::failed(error.to_string()))?;
@@ -165,6 +173,10 @@ async fn serve_until_stopped(node: boot::Node) -> Result<(), Failure> {
         group = node.host.failed() => {
             let group = group.map_or_else(String::new, |group| format!(" of group {group}"));
             Err(Failure::failed(format!("the Raft core{group} ended")))
+        }
+        reason = node.host.peers().trust().over() => {
+            let what = format!("refused: {} of {}: {reason}", node.host.node(), data.display());
+            Err(Failure::new(Exit::Refused, what))
         }
         () = system.failed() => Err(Failure::failed("the actors of a shard keep failing")),
         () = transport.ended() => Err(Failure::failed("the actors' transport ended")),

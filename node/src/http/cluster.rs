@@ -7,11 +7,12 @@ use actors::remote::{PeerState, PeerTransport as _};
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use protocol::nodes::{self, Map, TOKEN_TTL_MAX_S};
+use protocol::nodes::{self, JoinToken, Map, TOKEN_TTL_MAX_S};
 use protocol::peer::Ask;
 use protocol::wire::cluster as wire;
 use protocol::{Command, GroupId, NodeId, Reply, keys};
 use raft::Group;
+use raft::node::token_digest;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -21,7 +22,6 @@ use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Object};
 use super::openapi::ProblemResponse;
 use super::query::{FromQuery, FromSegment, NoQuery, Parameters, Query, Segments};
-use crate::boot::token_digest;
 
 /// How long a node waits for the marker that it is asked about.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -165,10 +165,11 @@ async fn issue_token(
     once: Idempotency,
     body: Json<IssueToken>,
 ) -> Result<Response, Problem> {
-    let token = protocol::id::base62_of_bytes(&rand::random::<[u8; 32]>(), 43);
-    let token = format!("skep_join_{token}");
+    let authority = app.system.host.peers().trust().authority().digest();
+    let token = JoinToken::new(&rand::random(), authority);
     let expires_at = actors::clock::wall().plus_ms(body.value.ttl_s * 1000);
-    let command = nodes::Command::IssueToken { token: token_digest(&token), expires_at };
+    let command = nodes::Command::IssueToken { token: token_digest(&token.secret), expires_at };
+    let token = token.to_string();
     let wish = operator.wish(&once, body.marks);
     let written = app.propose_meta(command, &wish, Some(&token), StatusCode::CREATED).await?;
     let Reply::Token(expires_at) = written.reply else {

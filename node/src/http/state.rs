@@ -8,7 +8,7 @@ use actors::System;
 use actors::remote::{ClusterTransport, PeerState, PeerTransport as _};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGauge, IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use protocol::jobs::{Priority, TaskState};
 
 /// What Prometheus learns of Raft, peers and queues.
@@ -26,6 +26,8 @@ pub struct ClusterState {
     outstanding: IntGauge,
     peers_up: IntGauge,
     active: IntGauge,
+    certificate: IntGauge,
+    refused: IntCounterVec,
 }
 
 impl ClusterState {
@@ -53,6 +55,14 @@ impl ClusterState {
             )?,
             peers_up: IntGauge::new("peers_up", "Peers that answer")?,
             active: IntGauge::new("worker_active_tasks", "Batches that wait for or hold a slot")?,
+            certificate: IntGauge::new(
+                "certificate_expiry_seconds",
+                "Until the certificate that this node shows its peers ends",
+            )?,
+            refused: IntCounterVec::new(
+                Opts::new("peer_connections_refused_total", "Connections between nodes refused"),
+                &["reason"],
+            )?,
         })
     }
 
@@ -74,6 +84,8 @@ impl ClusterState {
             &self.outstanding,
             &self.peers_up,
             &self.active,
+            &self.certificate,
+            &self.refused,
         ]
     }
 
@@ -105,6 +117,17 @@ impl ClusterState {
         let up = states.values().filter(|state| matches!(state, PeerState::Up { .. })).count();
         self.peers_up.set(up as i64);
         self.active.set(self.system.slots.depth() as i64);
+        self.look_at_trust();
+    }
+
+    fn look_at_trust(&self) {
+        let trust = self.system.host.peers().trust();
+        let left_ms = trust.expires_at().ms_since(actors::clock::wall());
+        self.certificate.set((left_ms / 1000) as i64);
+        self.refused.reset();
+        for (reason, count) in trust.refusals().counts() {
+            self.refused.with_label_values(&[reason.name()]).inc_by(count);
+        }
     }
 
     fn count_tasks(&self, group: &raft::Group) {

@@ -6,7 +6,7 @@ use crate::id::{Digest, JobId, KeyId, NodeId, TenantId};
 use crate::jobs::{self, Blob, TaskResult, Worker};
 use crate::keys::{KeyOverrides, NewKey, Scopes};
 use crate::limits::{Payer, Returned, Slot};
-use crate::nodes::{self, Registration};
+use crate::nodes::{self, LifeId, Registration};
 use crate::owner::{Epoch, OpenOwner};
 use crate::plans::{Overrides, Shipped};
 use crate::{Name, Stamp, Time, tenants, usage};
@@ -37,6 +37,8 @@ fn golden_bytes_stay() {
     };
     let registration = Registration {
         incarnation: 2,
+        life: LifeId(3),
+        pin: Digest([4; 32]),
         http: "http://127.0.0.1:7700".to_owned(),
         peer: "127.0.0.1:7800".to_owned(),
         version: "0.0.0".to_owned(),

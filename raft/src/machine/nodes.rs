@@ -2,7 +2,8 @@
 
 use protocol::command::What;
 use protocol::nodes::{
-    Command, Map, NODES_MAX, Node, Placement, Registration, SHARDS, Secrets, TOKENS_MAX, Token,
+    Command, LifeId, Map, NODES_MAX, Node, Placement, Registration, SHARDS, Secrets, Standing,
+    Start, TOKENS_MAX, Token,
 };
 use protocol::plans::{PLANS_MAX, Plan, Shipped};
 use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, Reply, Time};
@@ -36,8 +37,16 @@ pub(super) fn apply(book: &mut Book, now: Time, command: Command) -> Outcome {
         return bootstrap(book, now, cluster, secrets, registration);
     }
     let map = book.map.get_mut(&()).ok_or(Refusal::NotFound)?;
+    let outcome = change(map, now, command);
+    if outcome.is_ok() {
+        map.revision += 1;
+    }
+    outcome
+}
+
+fn change(map: &mut Map, now: Time, command: Command) -> Outcome {
     match command {
-        Command::Bootstrap { .. } => unreachable!("handled above"),
+        Command::Bootstrap { .. } => unreachable!("handled by the caller"),
         Command::Init { key } => {
             if !map.operators.is_empty() {
                 return Err(Refusal::Initialised);
@@ -47,7 +56,9 @@ pub(super) fn apply(book: &mut Book, now: Time, command: Command) -> Outcome {
         }
         Command::IssueToken { token, expires_at } => issue(map, now, token, expires_at),
         Command::Join { token, registration } => join(map, now, token, registration),
-        Command::Register { node, registration } => register(map, node, registration),
+        Command::Register { node, registration, before } => {
+            register(map, node, registration, before)
+        }
         Command::AddReplica { group, node } => add_replica(map, group, node),
         Command::Mark => Ok(Reply::Marked),
         Command::SetPlan { plan, if_version } => set_plan(map, *plan, if_version),
@@ -78,6 +89,7 @@ fn bootstrap(
     };
     let map = Map {
         cluster,
+        revision: 1,
         secrets,
         nodes: [(id, node.clone())].into(),
         groups: (0..=SHARDS).map(alone).collect(),
@@ -118,7 +130,7 @@ fn issue(map: &mut Map, now: Time, token: Digest, expires_at: Time) -> Outcome {
 fn join(map: &mut Map, now: Time, token: Digest, registration: Registration) -> Outcome {
     let known = map.tokens.get(&token).filter(|token| now < token.expires_at);
     if let Some(node) = known.ok_or(Refusal::BadToken)?.used_by {
-        return joined_before(map, node, &registration);
+        return joined_before(map, node, registration);
     }
     if map.nodes.len() >= NODES_MAX {
         let got = map.nodes.len() as u64 + 1;
@@ -135,17 +147,24 @@ fn join(map: &mut Map, now: Time, token: Digest, registration: Registration) -> 
     Ok(Reply::Joined { node: Box::new(node), replica })
 }
 
-/// A join that is repeated from the same address by a node that never ran is the same join.
-fn joined_before(map: &Map, id: NodeId, registration: &Registration) -> Outcome {
-    let node = map.nodes.get(&id).filter(|node| node.registration == *registration);
-    let replica = map.replica_on(GroupId::META, id);
-    let (Some(node), Some(replica)) = (node, replica) else { return Err(Refusal::BadToken) };
+/// A join that is repeated with the same key by a node that never ran is the same join.
+fn joined_before(map: &mut Map, id: NodeId, registration: Registration) -> Outcome {
+    let replica = map.replica_on(GroupId::META, id).ok_or(Refusal::BadToken)?;
+    let node = map.nodes.get_mut(&id).ok_or(Refusal::BadToken)?;
+    let known = &node.registration;
+    if known.pin != registration.pin || known.incarnation != registration.incarnation {
+        return Err(Refusal::BadToken);
+    }
+    node.registration = registration;
     Ok(Reply::Joined { node: Box::new(node.clone()), replica })
 }
 
-fn register(map: &mut Map, id: NodeId, registration: Registration) -> Outcome {
+/// Only a restart of the registered start takes its place. The key of a node never changes.
+fn register(map: &mut Map, id: NodeId, registration: Registration, before: Vec<LifeId>) -> Outcome {
     let node = map.nodes.get_mut(&id).ok_or(Refusal::NotFound)?;
-    if registration.incarnation < node.registration.incarnation {
+    let Registration { incarnation, life, pin, .. } = registration;
+    let standing = node.registration.standing(&Start { incarnation, life, before });
+    if !matches!(standing, Standing::Current | Standing::Next) || pin != node.registration.pin {
         return Err(Refusal::Exists);
     }
     node.registration = registration;

@@ -34,8 +34,11 @@ impl Frame {
     }
 }
 
-/// Reads the next frame; `None` at the end of the stream.
-pub(super) async fn read<R: AsyncRead + Unpin>(input: &mut R) -> io::Result<Option<Frame>> {
+/// Reads the next frame, of `max` bytes at most; `None` at the end of the stream.
+pub(super) async fn read<R: AsyncRead + Unpin>(
+    input: &mut R,
+    max: usize,
+) -> io::Result<Option<Frame>> {
     let mut len = [0; 4];
     match input.read_exact(&mut len).await {
         Ok(_) => {}
@@ -43,7 +46,7 @@ pub(super) async fn read<R: AsyncRead + Unpin>(input: &mut R) -> io::Result<Opti
         Err(error) => return Err(error),
     }
     let len = u32::from_le_bytes(len) as usize;
-    if !(HEAD_BYTES..=FRAME_BYTES_MAX).contains(&len) {
+    if !(HEAD_BYTES..=max).contains(&len) {
         let what = format!("frame of {len} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
@@ -68,8 +71,9 @@ pub(super) async fn write<W: AsyncWrite + Unpin>(
     frames: &mut Vec<Frame>,
     buffer: &mut BytesMut,
 ) -> io::Result<()> {
-    /// Bodies up to this are copied into the buffer; larger ones are written from where they are.
-    const COPIED_MAX: usize = 16 * 1024;
+    /// Bodies up to this are copied into the buffer, so that a head is no TLS record of its own;
+    /// larger ones are written from where they are.
+    const COPIED_MAX: usize = 64 * 1024;
     for frame in frames.drain(..) {
         frame.put_head(buffer);
         if frame.body.len() <= COPIED_MAX {

@@ -1,42 +1,37 @@
-//! The handshake: both sides prove that they know the cluster's secret, over fresh nonces.
-//!
-//! Dialer sends [`Hello`]; acceptor answers [`Welcome`] with its proof; dialer sends its proof. A
-//! proof is HMAC-SHA256(secret, role ‖ hello ‖ nonce), so neither can be replayed or reflected. It
-//! authenticates; it does not encrypt.
+//! What two nodes say to each other first, once TLS has shown who they are: what the connection is
+//! for, and which start of a node this is. Invariant: nothing but a reason is told to a node that the
+//! cluster map does not let in.
 
 use std::io;
 
-use hmac::{Hmac, KeyInit, Mac};
-use protocol::{ClusterId, NodeId, codec};
+use protocol::nodes::{LifeId, Start};
+use protocol::{NodeId, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client, server};
 
-use super::{Class, Identity};
+use super::refusal::Reason;
+use super::trust::{self, Trust};
+use super::{Class, Stream};
 
-const MAGIC: &[u8; 5] = b"SKEP\x01";
-/// A handshake message is short; a stranger gets no more memory than this.
-const MESSAGE_BYTES_MAX: u32 = 1024;
+/// A first message is short; nobody gets more memory than this before it is read. 64 lives fit.
+const MESSAGE_BYTES_MAX: u32 = 4096;
 
 /// What a dialer says first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Hello {
-    cluster: Option<ClusterId>,
-    from: NodeId,
-    incarnation: u64,
     to: NodeId,
     class: Class,
-    nonce: [u8; 32],
+    start: Start,
 }
 
 /// What an acceptor answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Welcome {
-    Member { incarnation: u64, nonce: [u8; 32], proof: [u8; 32] },
-    Stranger,
-    Refused(String),
+    Member { incarnation: u64, life: LifeId },
+    Refused(Reason),
 }
 
 /// Who is at the other end of an accepted connection.
@@ -48,115 +43,150 @@ pub struct Peer {
     pub class: Class,
 }
 
+/// Which start of a node answers at the moment, if any does.
+pub(super) type Alive<'a> = &'a (dyn Fn(NodeId) -> Option<u64> + Send + Sync);
+
+/// Dials a member; gives the stream and the start of the node that answers.
 pub(super) async fn dial(
-    stream: &mut TcpStream,
-    identity: &Identity,
+    tcp: TcpStream,
+    trust: &Trust,
     to: NodeId,
     class: Class,
-) -> io::Result<()> {
-    let hello = Hello {
-        cluster: Some(identity.cluster),
-        from: identity.node,
-        incarnation: identity.incarnation,
-        to,
-        class,
-        nonce: rand::random(),
-    };
-    stream.write_all(MAGIC).await?;
-    let sent = send(stream, &hello).await?;
-    let Welcome::Member { nonce, proof: theirs, .. } = receive(stream).await?.1 else {
-        return Err(refused("the peer is not of this cluster"));
-    };
-    if !verify(&identity.secret, "accept", &sent, &hello.nonce, &theirs) {
-        return Err(refused("the peer does not know the cluster's secret"));
+) -> io::Result<(Stream, Start)> {
+    let address = tcp.peer_addr()?;
+    let met = meet(tcp, trust, to, class).await;
+    if let Some(reason) = met.as_ref().err().and_then(Reason::of) {
+        trust.refusals().note_dialled(address, to, reason);
     }
-    send(stream, &proof(&identity.secret, "dial", &sent, &nonce)).await?;
-    Ok(())
-}
-
-pub(super) async fn dial_as_stranger(stream: &mut TcpStream) -> io::Result<()> {
-    let hello = Hello {
-        cluster: None,
-        from: NodeId(0),
-        incarnation: 0,
-        to: NodeId(0),
-        class: Class::Join,
-        nonce: rand::random(),
-    };
-    stream.write_all(MAGIC).await?;
-    send(stream, &hello).await?;
-    match receive(stream).await?.1 {
-        Welcome::Stranger => Ok(()),
-        Welcome::Member { .. } => Err(refused("the peer takes this node for a member")),
-        Welcome::Refused(why) => Err(refused(&why)),
+    let mut stream = met?;
+    let start = trust.identity().start.clone();
+    send(&mut stream, &Hello { to, class, start }).await?;
+    match receive(&mut stream).await? {
+        Welcome::Member { incarnation, life } => {
+            let start = trust::start_of(incarnation, life);
+            trust.place(to, &start)?;
+            Ok((Stream::Client(stream), start))
+        }
+        Welcome::Refused(reason) => {
+            if reason.is_final() {
+                trust.end(reason);
+            }
+            Err(reason.into())
+        }
     }
 }
 
-pub(super) async fn accept(stream: &mut TcpStream, identity: &Identity) -> io::Result<Peer> {
-    let mut magic = [0; MAGIC.len()];
-    stream.read_exact(&mut magic).await?;
-    if magic != *MAGIC {
-        return Err(refused("not a peer"));
+/// TLS with a node that is the one that was dialled.
+async fn meet(
+    tcp: TcpStream,
+    trust: &Trust,
+    to: NodeId,
+    class: Class,
+) -> io::Result<client::TlsStream<TcpStream>> {
+    let connector = TlsConnector::from(trust.dialing(class));
+    let stream = connector.connect(trust.name(to)?, tcp).await?;
+    let tls = stream.get_ref().1;
+    if !trust::speaks(tls.alpn_protocol(), class) {
+        return Err(Reason::NoTls.into());
     }
-    let (received, hello): (Vec<u8>, Hello) = receive(stream).await?;
-    let peer = Peer { node: hello.from, incarnation: hello.incarnation, class: hello.class };
-    if hello.class == Class::Join {
-        send(stream, &Welcome::Stranger).await?;
-        return Ok(Peer { node: NodeId(0), ..peer });
-    }
-    if hello.cluster != Some(identity.cluster) || hello.to != identity.node {
-        let why = "this is another node or cluster";
-        send(stream, &Welcome::Refused(why.to_owned())).await?;
-        return Err(refused(why));
-    }
-    let nonce: [u8; 32] = rand::random();
-    let proof = proof(&identity.secret, "accept", &received, &hello.nonce);
-    let incarnation = identity.incarnation;
-    send(stream, &Welcome::Member { incarnation, nonce, proof }).await?;
-    let (_, theirs): (_, [u8; 32]) = receive(stream).await?;
-    if !verify(&identity.secret, "dial", &received, &nonce, &theirs) {
-        return Err(refused("the peer does not know the cluster's secret"));
-    }
-    Ok(peer)
+    let (node, pin) = trust.node_of(tls.peer_certificates())?;
+    trust.admit(node, pin)?;
+    Ok(stream)
 }
 
-fn mac(secret: &[u8; 32], role: &str, hello: &[u8], nonce: &[u8; 32]) -> Hmac<Sha256> {
-    // HMAC pads a short key with zeros to the block of its hash.
-    let mut block = [0; 64];
-    block[..secret.len()].copy_from_slice(secret);
-    let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
-    mac.update(role.as_bytes());
-    mac.update(hello);
-    mac.update(nonce);
-    mac
+/// Dials a node of the cluster that a join token names. Nothing was said before its authority is
+/// known to be the right one.
+pub(super) async fn dial_as_stranger(
+    tcp: TcpStream,
+    authority: protocol::Digest,
+) -> io::Result<client::TlsStream<TcpStream>> {
+    let config = trust::joining(authority).map_err(io::Error::other)?;
+    // The name of the node is not known, and the verifier does not look at it.
+    let name = rustls::pki_types::ServerName::try_from("join.skep").map_err(io::Error::other)?;
+    let stream = TlsConnector::from(config).connect(name, tcp).await?;
+    if !trust::is_strange(stream.get_ref().1.alpn_protocol()) {
+        return Err(Reason::NoTls.into());
+    }
+    Ok(stream)
 }
 
-fn proof(secret: &[u8; 32], role: &str, hello: &[u8], nonce: &[u8; 32]) -> [u8; 32] {
-    mac(secret, role, hello, nonce).finalize().into_bytes().into()
+/// Answers a dialer whose TLS handshake is done.
+pub(super) async fn accept(
+    stream: &mut server::TlsStream<TcpStream>,
+    trust: &Trust,
+    alive: Alive<'_>,
+) -> io::Result<(Peer, Start)> {
+    let tls = stream.get_ref().1;
+    if trust::is_strange(tls.alpn_protocol()) {
+        let peer = Peer { node: NodeId(0), incarnation: 0, class: Class::Join };
+        return Ok((peer, trust::start_of(0, LifeId::default())));
+    }
+    let alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
+    let named = trust.node_of(tls.peer_certificates());
+    let hello: Hello = receive(stream).await?;
+    let judged = named.and_then(|(node, pin)| {
+        trust.admit(node, pin)?;
+        judge(trust, node, &hello, alpn.as_deref(), alive).map(|()| node)
+    });
+    match judged {
+        Ok(node) => {
+            let Start { incarnation, life, .. } = trust.identity().start;
+            send(stream, &Welcome::Member { incarnation, life }).await?;
+            let peer = Peer { node, incarnation: hello.start.incarnation, class: hello.class };
+            Ok((peer, hello.start))
+        }
+        Err(reason) => {
+            send(stream, &Welcome::Refused(reason)).await?;
+            // It is told and that is all; how the connection ends does not matter.
+            let _ = stream.shutdown().await;
+            Err(reason.into())
+        }
+    }
 }
 
-fn verify(secret: &[u8; 32], role: &str, hello: &[u8], nonce: &[u8; 32], proof: &[u8; 32]) -> bool {
-    mac(secret, role, hello, nonce).verify_slice(proof).is_ok()
+fn judge(
+    trust: &Trust,
+    node: NodeId,
+    hello: &Hello,
+    alpn: Option<&[u8]>,
+    alive: Alive<'_>,
+) -> Result<(), Reason> {
+    let me = trust.identity();
+    if hello.to != me.node {
+        return Err(Reason::Name);
+    }
+    if hello.class == Class::Join || !trust::speaks(alpn, hello.class) {
+        return Err(Reason::Hello);
+    }
+    trust.place(node, &hello.start)?;
+    if node == me.node {
+        let same = hello.start.life == me.start.life;
+        return if same { Ok(()) } else { Err(Reason::Twin) };
+    }
+    // Only where a process asks whether it may be the node: a session that broke may still count as
+    // alive for a moment, and the connections of a restarted node need not wait for that.
+    let other = alive(node).is_some_and(|incarnation| incarnation != hello.start.incarnation);
+    if hello.class == Class::Claim && other { Err(Reason::Twin) } else { Ok(()) }
 }
 
-async fn send<T: Serialize>(stream: &mut TcpStream, message: &T) -> io::Result<Vec<u8>> {
+async fn send<S, T>(stream: &mut S, message: &T) -> io::Result<()>
+where
+    S: AsyncWriteExt + Unpin,
+    T: Serialize,
+{
     let message = codec::encode(message).map_err(io::Error::other)?;
-    stream.write_u32_le(message.len() as u32).await?;
-    stream.write_all(&message).await?;
-    Ok(message)
+    let mut framed = (message.len() as u32).to_le_bytes().to_vec();
+    framed.extend_from_slice(&message);
+    stream.write_all(&framed).await?;
+    stream.flush().await
 }
 
-async fn receive<T: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<(Vec<u8>, T)> {
+async fn receive<S: AsyncReadExt + Unpin, T: DeserializeOwned>(stream: &mut S) -> io::Result<T> {
     let len = stream.read_u32_le().await?;
     if len > MESSAGE_BYTES_MAX {
-        return Err(refused("the handshake is too long"));
+        return Err(Reason::Hello.into());
     }
     let mut message = vec![0; len as usize];
     stream.read_exact(&mut message).await?;
-    let value = codec::decode(&message).map_err(io::Error::other)?;
-    Ok((message, value))
-}
-
-fn refused(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned())
+    codec::decode(&message).map_err(|_| Reason::Hello.into())
 }

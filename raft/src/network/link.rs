@@ -1,17 +1,19 @@
 //! The dialing end of a connection: many requests in flight, each with a deadline.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{GroupId, NodeId};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::warn;
 
-use super::frame::{self, Frame};
+use super::frame::{self, FRAME_BYTES_MAX, Frame};
+use super::refusal::Reason;
 use super::{CallError, Kind};
 
 /// Requests that wait to be written; beyond it a caller is told at once.
@@ -30,16 +32,26 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Takes over a stream whose handshake is done.
-    pub(super) fn start(node: NodeId, stream: TcpStream) -> Arc<Self> {
-        let (input, output) = stream.into_split();
+    /// Takes over a stream whose handshake is done. It is cut when `refused` returns.
+    pub(super) fn start<S, F>(node: NodeId, stream: S, refused: F) -> Arc<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+        F: Future<Output = Reason> + Send + 'static,
+    {
+        let (input, output) = tokio::io::split(stream);
         let (queue, frames) = mpsc::channel(QUEUE_MAX);
         let pending = Arc::new(Pending::default());
         let open = Arc::new(AtomicBool::new(true));
         let ends = Ends { node, pending: Arc::clone(&pending), open: Arc::clone(&open) };
         let writer = tokio::spawn(write_all(output, frames));
         tokio::spawn(async move {
-            read_all(input, &ends).await;
+            tokio::select! {
+                () = read_all(input, &ends) => {}
+                reason = refused => {
+                    warn!(%node, reason = reason.name(), "connection to a peer cut");
+                }
+            }
+            ends.fail_all();
             writer.abort();
         });
         Arc::new(Self { node, queue, pending, open, next: AtomicU64::new(1) })
@@ -98,7 +110,22 @@ struct Ends {
     open: Arc<AtomicBool>,
 }
 
-async fn write_all(mut output: OwnedWriteHalf, mut queue: mpsc::Receiver<Frame>) {
+impl Ends {
+    fn fail_all(&self) {
+        let node = self.node;
+        self.open.store(false, Ordering::Release);
+        let waiting = std::mem::take(&mut *lock(&self.pending));
+        for answer in waiting.into_values() {
+            // The caller may have timed out.
+            let _ = answer.send(Err(CallError::Broken { node }));
+        }
+    }
+}
+
+async fn write_all<W>(mut output: W, mut queue: mpsc::Receiver<Frame>)
+where
+    W: AsyncWrite + Unpin,
+{
     let mut frames = Vec::with_capacity(64);
     let mut buffer = BytesMut::with_capacity(64 * 1024);
     while queue.recv_many(&mut frames, 64).await > 0 {
@@ -107,12 +134,14 @@ async fn write_all(mut output: OwnedWriteHalf, mut queue: mpsc::Receiver<Frame>)
             return;
         }
     }
+    // Nobody asks any more. The halves share the stream, so dropping this one would not end it.
+    let _ = output.shutdown().await;
 }
 
-async fn read_all(input: OwnedReadHalf, ends: &Ends) {
+async fn read_all<R: AsyncRead + Unpin>(input: R, ends: &Ends) {
     let node = ends.node;
     let mut input = tokio::io::BufReader::with_capacity(64 * 1024, input);
-    while let Ok(Some(frame)) = frame::read(&mut input).await {
+    while let Ok(Some(frame)) = frame::read(&mut input, FRAME_BYTES_MAX).await {
         let Some(answer) = lock(&ends.pending).remove(&frame.id) else { continue };
         let outcome = match frame.kind {
             frame::ANSWER => Ok(frame.body),
@@ -123,12 +152,6 @@ async fn read_all(input: OwnedReadHalf, ends: &Ends) {
         };
         // The caller may have timed out.
         let _ = answer.send(outcome);
-    }
-    ends.open.store(false, Ordering::Release);
-    let waiting = std::mem::take(&mut *lock(&ends.pending));
-    for answer in waiting.into_values() {
-        // As above.
-        let _ = answer.send(Err(CallError::Broken { node }));
     }
 }
 

@@ -1,45 +1,70 @@
 //! What peers ask of this node's groups.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use protocol::nodes::{self, Registration};
+use protocol::nodes::{self, Directory, Registration};
 use protocol::{ClusterId, Digest, GroupId, NodeId, Refusal, ReplicaId, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::meta::MetaError;
 use super::{ELECTION_MAX, Host, joined};
 use crate::checkpoint::staging::{Arrivals, StagingError};
 use crate::checkpoint::stream::{Begin, Install, Part};
 use crate::group::ProposeError;
+use crate::network::trust::Authority;
 use crate::network::{Kind, Peer, Service};
 use crate::types::{AppendRequest, Snapshot, SnapshotData, TypeConfig, VoteRequest};
 
 /// A request of a node that is not a member.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct JoinRequest {
-    /// SHA-256 of the token; the token itself is not sent.
-    pub token: Digest,
+    /// The secret of the token. It is said only to a node that has shown the right authority.
+    pub secret: String,
     pub registration: Registration,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "join from {}", self.registration.peer)
+    }
 }
 
 /// What a new member needs to start.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum JoinAnswer {
-    Welcome {
-        cluster: ClusterId,
-        node: NodeId,
-        replica: ReplicaId,
-        secret: [u8; 32],
-        addresses: BTreeMap<NodeId, String>,
-    },
+    Welcome(Box<Welcome>),
     Refused(Refusal),
     /// Nobody leads the meta group at the moment, or the outcome is unknown.
     Unavailable,
+}
+
+/// Who the new member is, and whom it may believe.
+#[derive(Serialize, Deserialize)]
+pub struct Welcome {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    pub replica: ReplicaId,
+    pub authority: Authority,
+    /// As in [`nodes::Secrets`].
+    pub cookie: [u8; 32],
+    pub directory: Directory,
+}
+
+impl std::fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {}", self.node, self.cluster)
+    }
+}
+
+/// What the cluster keeps of the secret of a join token.
+#[must_use]
+pub fn token_digest(secret: &str) -> Digest {
+    Digest(Sha256::digest(secret.as_bytes()).into())
 }
 
 /// Serves a [`Host`], once there is one: the port is bound before the groups are open.
@@ -115,6 +140,7 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
             meta.confirm().await.map_err(text)?;
             write(&meta.applied())
         }
+        Kind::Directory => write(&*host.peers.trust().directory()),
         Kind::SnapshotBegin => {
             let Begin { head } = read(body)?;
             let at = blocking(host, move |arrivals| arrivals.begin(group, head)).await?;
@@ -139,8 +165,8 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
 }
 
 async fn join(host: &Arc<Host>, request: JoinRequest) -> JoinAnswer {
-    let JoinRequest { token, registration } = request;
-    let command = nodes::Command::Join { token, registration };
+    let JoinRequest { secret, registration } = request;
+    let command = nodes::Command::Join { token: token_digest(&secret), registration };
     let Ok(applied) = host.propose_meta(command).await else { return JoinAnswer::Unavailable };
     let reply = match applied.outcome {
         Ok(reply) => reply,
@@ -150,14 +176,14 @@ async fn join(host: &Arc<Host>, request: JoinRequest) -> JoinAnswer {
     let (Some((node, replica)), Some(map)) = (joined(reply), map) else {
         return JoinAnswer::Unavailable;
     };
-    let address = |(&id, node): (&NodeId, &nodes::Node)| (id, node.registration.peer.clone());
-    JoinAnswer::Welcome {
+    JoinAnswer::Welcome(Box::new(Welcome {
         cluster: map.cluster,
         node: node.id,
         replica,
-        secret: map.secrets.peer,
-        addresses: map.nodes.iter().map(address).collect(),
-    }
+        authority: host.peers.trust().authority().clone(),
+        cookie: map.secrets.cookie,
+        directory: map.directory(),
+    }))
 }
 
 /// What a peer's state needs of the disk.

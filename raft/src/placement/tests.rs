@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use protocol::nodes::{Command, Map, Registration, Secrets};
+use protocol::nodes::{Command, LifeId, Map, Registration, Secrets};
 use protocol::{ClusterId, Digest, Entry, GroupId, NodeId, Proposal, Stamp, Time};
 
 use super::*;
@@ -10,6 +10,8 @@ use crate::machine::Machine;
 fn registration() -> Registration {
     Registration {
         incarnation: 1,
+        life: LifeId(1),
+        pin: Digest([0; 32]),
         http: String::new(),
         peer: String::new(),
         version: "0.0.0".to_owned(),
@@ -27,7 +29,7 @@ impl Meta {
         let mut meta = Self { machine: Machine::new(GroupId::META), index: 0 };
         meta.run(Command::Bootstrap {
             cluster: ClusterId(1),
-            secrets: Secrets { pepper: [0; 32], peer: [0; 32] },
+            secrets: Secrets { pepper: [0; 32], cookie: [0; 32] },
             registration: registration(),
         });
         meta

@@ -16,7 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
 use super::super::{
-    CallFailure, ClusterTransport, Envelope, PeerId, PeerState, PeerTransport, ReplyFrame, Settings,
+    CallFailure, ClusterTransport, Envelope, PeerId, PeerState, PeerTransport, ReplyFrame,
+    Settings, Wire,
 };
 use super::script::Script;
 
@@ -48,7 +49,7 @@ impl Node {
                 stream.write_u64(me.node).await?;
                 stream.write_u64(me.incarnation).await?;
                 stream.read_u8().await?;
-                Ok(stream)
+                Wire::new(stream, |tcp| tcp)
             };
             Box::pin(dialed) as futures::future::BoxFuture<'static, _>
         };
@@ -118,7 +119,8 @@ async fn accept(listener: TcpListener, transport: ClusterTransport) {
         };
         if stream.write_u8(1).await.is_ok() {
             // Refused while the set of peers lags; the other side dials again.
-            let _ = transport.accept(stream, PeerId { node, incarnation });
+            let wire = Wire::new(stream, |tcp| tcp).unwrap();
+            let _ = transport.accept(wire, PeerId { node, incarnation });
         }
     }
 }

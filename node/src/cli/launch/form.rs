@@ -61,7 +61,9 @@ impl Cluster {
             }
             self.refuse_taken_ports(i)?;
             // The binary or the settings may be others than last time.
-            self.state.nodes[i].command = self.spec.command(i, self.state.nodes[i].ports);
+            let cluster = self.state.cluster_id.as_deref();
+            let command = self.spec.command(i, self.state.nodes[i].ports, cluster);
+            self.state.nodes[i].command = command;
             if self.data(i).join("node.json").exists() {
                 self.start(i)?;
             } else {
@@ -134,6 +136,9 @@ impl Cluster {
             let peer = format!(":{}", node.ports.peer);
             let seen = view.nodes.iter().find(|seen| seen.peer.ends_with(&peer));
             node.id = seen.map(|seen| seen.id.clone());
+        }
+        for (i, node) in self.state.nodes.iter_mut().enumerate() {
+            node.command = self.spec.command(i, node.ports, Some(&view.cluster_id));
         }
         self.state.cluster_id = Some(view.cluster_id);
         self.save()?;
