@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
 use protocol::nodes::{self, Directory, Map, Registration, SHARDS, Secrets};
@@ -41,6 +42,8 @@ pub const ELECTION_MIN: Duration = Duration::from_millis(600);
 pub const ELECTION_MAX: Duration = Duration::from_millis(900);
 /// Entries in one append; each is at most 256 KiB, so a frame's bound holds.
 const APPEND_ENTRIES_MAX: u64 = 24;
+/// Groups that are started at a time.
+const STARTS_MAX: usize = 4;
 /// Entries that are purged at a time.
 const PURGE_BATCH: u64 = 256;
 /// How long a peer may take to tell its directory, and how often the peers are asked at most.
@@ -163,10 +166,18 @@ impl Host {
             dead: watch::Sender::new(None),
             peers,
         });
-        for (group, replica) in hosted {
-            host.host(GroupId(group), ReplicaId(replica)).await?;
-        }
+        host.host_known(hosted).await?;
         Ok(host)
+    }
+
+    /// Most of this is reading states and logs.
+    async fn host_known(self: &Arc<Self>, hosted: BTreeMap<u32, u64>) -> Result<(), HostError> {
+        let _nobody_else = self.hosting.lock().await;
+        let starts = hosted.into_iter().map(|(group, replica)| {
+            let host = Arc::clone(self);
+            async move { host.run(GroupId(group), ReplicaId(replica)).await.map(drop) }
+        });
+        stream::iter(starts).buffer_unordered(STARTS_MAX).try_collect().await
     }
 
     /// This node.
@@ -227,6 +238,10 @@ impl Host {
             Some(_) => {}
             None => log.host(replica.0).await?,
         }
+        self.run(group, replica).await
+    }
+
+    async fn run(self: &Arc<Self>, group: GroupId, replica: ReplicaId) -> Result<Group, HostError> {
         let host = Arc::clone(self);
         let started = self.runtime.spawn(async move { host.start(group, replica).await });
         let started =

@@ -1,6 +1,5 @@
 //! API keys of every tenant. Invariant: an id is given once; a digest leads to one key.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use protocol::command::What;
@@ -14,23 +13,24 @@ use super::table::Table;
 /// The keys, by tenant.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    pub(super) keys: Table<(TenantId, KeyId), Key>,
+    /// Boxed: a tree's nodes are half empty, and a key is large.
+    pub(super) keys: Table<(TenantId, KeyId), Box<Key>>,
     /// The last id that a tenant's keys were given.
     pub(super) last: Table<TenantId, u32>,
-    by_digest: BTreeMap<(TenantId, Digest), KeyId>,
 }
 
 impl Book {
     /// A tenant's key by id.
     #[must_use]
     pub fn get(&self, tenant: TenantId, key: KeyId) -> Option<&Key> {
-        self.keys.get(&(tenant, key))
+        self.keys.get(&(tenant, key)).map(AsRef::as_ref)
     }
 
     /// The key whose text has this digest, unless it has expired.
     #[must_use]
     pub fn find(&self, tenant: TenantId, digest: Digest, now: Time) -> Option<&Key> {
-        let key = self.get(tenant, *self.by_digest.get(&(tenant, digest))?)?;
+        // A tenant has few, and who comes here twice comes with a grant.
+        let key = self.after(tenant, None).find(|key| key.digest == digest)?;
         key.expires_at.is_none_or(|end| now < end).then_some(key)
     }
 
@@ -40,7 +40,10 @@ impl Book {
         let last = Bound::Included((tenant, KeyId(u32::MAX)));
         // A range from beyond its end would panic.
         let some = after.is_none_or(|after| after < KeyId(u32::MAX));
-        some.then(|| self.keys.range((from, last))).into_iter().flatten().map(|(_, key)| key)
+        some.then(|| self.keys.range((from, last)))
+            .into_iter()
+            .flatten()
+            .map(|(_, key)| key.as_ref())
     }
 
     pub(super) fn create(
@@ -49,12 +52,16 @@ impl Book {
         now: Time,
         new: NewKey,
     ) -> Result<Key, Refusal> {
-        let held = self.after(tenant, None).count();
+        let (mut held, mut known) = (0, false);
+        for key in self.after(tenant, None) {
+            held += 1;
+            known |= key.digest == new.digest;
+        }
         if held >= KEYS_MAX {
             let got = held as u64 + 1;
             return Err(Refusal::TooMany { what: What::Keys, got, limit: KEYS_MAX as u64 });
         }
-        if self.by_digest.contains_key(&(tenant, new.digest)) {
+        if known {
             return Err(Refusal::Exists);
         }
         let last = self.last.row(tenant);
@@ -69,15 +76,12 @@ impl Book {
             created_at: now,
             expires_at: new.expires_at,
         };
-        self.by_digest.insert((tenant, key.digest), key.id);
-        self.keys.insert((tenant, key.id), key.clone());
+        self.keys.insert((tenant, key.id), Box::new(key.clone()));
         Ok(key)
     }
 
     fn revoke(&mut self, tenant: TenantId, id: KeyId) -> Result<(), Refusal> {
-        let key = self.keys.remove(&(tenant, id)).ok_or(Refusal::NotFound)?;
-        self.by_digest.remove(&(tenant, key.digest));
-        Ok(())
+        self.keys.remove(&(tenant, id)).map(drop).ok_or(Refusal::NotFound)
     }
 
     /// The key ends at `end`, if it does not end sooner.
@@ -88,18 +92,8 @@ impl Book {
     }
 
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) {
-        let digests: Vec<_> = self.after(tenant, None).map(|key| key.digest).collect();
-        for digest in digests {
-            self.by_digest.remove(&(tenant, digest));
-        }
         self.keys.remove_range((tenant, KeyId(0))..=(tenant, KeyId(u32::MAX)));
         self.last.remove(&tenant);
-    }
-
-    /// Makes what follows from rows that were loaded.
-    pub(super) fn restore(&mut self) {
-        let digests = self.keys.iter().map(|(&(tenant, id), key)| ((tenant, key.digest), id));
-        self.by_digest = digests.collect();
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {

@@ -88,6 +88,9 @@ impl Machine {
 
     /// Makes the state whole after its rows were loaded.
     pub(crate) fn restore(&mut self, scalars: Scalars) -> Result<(), CodecError> {
+        for table in self.tables() {
+            table.loaded();
+        }
         let found: Vec<u64> = self.tables().iter().map(|table| table.count() as u64).collect();
         if found != scalars.counts {
             let what = format!("tables of {found:?} rows where {:?} should be", scalars.counts);
@@ -97,7 +100,6 @@ impl Machine {
         self.steady = scalars.steady;
         self.owner = scalars.owner;
         self.limits.swept = scalars.swept;
-        self.keys.restore();
         self.jobs.restore();
         self.kept.restore();
         Ok(())

@@ -27,6 +27,8 @@ pub(super) struct Table<K, V> {
     /// Frozen, and neither taken nor put aside.
     wanted: BTreeSet<K>,
     aside: Vec<Change>,
+    /// Rows of a checkpoint that is being read.
+    loading: Vec<(K, V)>,
 }
 
 /// What can be a key of a [`Table`].
@@ -46,6 +48,7 @@ impl<K, V> Default for Table<K, V> {
             changed: BTreeSet::new(),
             wanted: BTreeSet::new(),
             aside: Vec::new(),
+            loading: Vec::new(),
         }
     }
 }
@@ -130,8 +133,10 @@ pub(super) trait Rows {
     fn freeze(&mut self);
     /// Moves up to `most` frozen rows to `out`; those put aside come on top.
     fn take(&mut self, most: usize, out: &mut Vec<Change>);
-    /// Puts in a row that was stored.
+    /// Puts in a row that was stored; it is there after [`Self::loaded`].
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), CodecError>;
+    /// All rows were loaded.
+    fn loaded(&mut self);
     /// Takes every row for changed, and forgets a freeze.
     fn change_all(&mut self);
 }
@@ -155,8 +160,13 @@ impl<K: Key, V: Value> Rows for Table<K, V> {
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), CodecError> {
-        self.rows.insert(codec::decode_key(key)?, codec::decode_row(key, value)?);
+        self.loading.push((codec::decode_key(key)?, codec::decode_row(key, value)?));
         Ok(())
+    }
+
+    fn loaded(&mut self) {
+        // Built at once, so that its nodes are full.
+        self.rows = std::mem::take(&mut self.loading).into_iter().collect();
     }
 
     fn change_all(&mut self) {
@@ -225,6 +235,7 @@ mod tests {
             for (key, value) in &self.rows {
                 table.load(key, value).unwrap();
             }
+            table.loaded();
             assert_eq!(*table, frozen);
         }
     }

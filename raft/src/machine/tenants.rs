@@ -11,7 +11,8 @@ use super::table::Table;
 /// The tenants, by id.
 #[derive(Debug, Clone, Default)]
 pub struct Book {
-    pub(super) tenants: Table<TenantId, Tenant>,
+    /// Boxed: a tree's nodes are half empty, and a tenant is large.
+    pub(super) tenants: Table<TenantId, Box<Tenant>>,
     /// Plans in the newest version that was adopted here, but for those that never changed.
     pub(super) plans: Table<Name, Plan>,
 }
@@ -20,19 +21,22 @@ impl Book {
     /// The tenant of an id.
     #[must_use]
     pub fn get(&self, tenant: TenantId) -> Option<&Tenant> {
-        self.tenants.get(&tenant)
+        self.tenants.get(&tenant).map(AsRef::as_ref)
     }
 
     /// Tenants in order of id, after `after`.
     pub fn after(&self, after: Option<TenantId>) -> impl Iterator<Item = &Tenant> {
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.tenants.range((from, std::ops::Bound::Unbounded)).map(|(_, tenant)| tenant)
+        self.tenants.range((from, std::ops::Bound::Unbounded)).map(|(_, tenant)| tenant.as_ref())
     }
 
     /// Tenants in falling order of id, before `before`.
     pub fn before(&self, before: Option<TenantId>) -> impl Iterator<Item = &Tenant> {
         let to = before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.tenants.range((std::ops::Bound::Unbounded, to)).rev().map(|(_, tenant)| tenant)
+        self.tenants
+            .range((std::ops::Bound::Unbounded, to))
+            .rev()
+            .map(|(_, tenant)| tenant.as_ref())
     }
 
     /// How many there are.
@@ -97,7 +101,7 @@ fn create(machine: &mut Machine, now: Time, id: TenantId, new: NewTenant) -> Out
         updated_at: now,
         version: 1,
     };
-    machine.tenants.tenants.insert(id, tenant.clone());
+    machine.tenants.tenants.insert(id, Box::new(tenant.clone()));
     let key = machine.keys.create(id, now, key)?;
     Ok(Reply::TenantCreated(Box::new(tenant), Box::new(key)))
 }
@@ -152,7 +156,7 @@ pub(super) fn apply(
     }
     tenant.updated_at = now;
     tenant.version += 1;
-    Ok(Reply::Tenant(Box::new(tenant.clone())))
+    Ok(Reply::Tenant(tenant.clone()))
 }
 
 /// Puts the tenants of a plan on its new version. An older one changes nothing.
@@ -162,11 +166,11 @@ pub(super) fn adopt(machine: &mut Machine, now: Time, plan: &Plan) -> Outcome {
         return Ok(Reply::Done);
     }
     book.plans.insert(plan.name.clone(), plan.clone());
-    let is_on = |tenant: &Tenant| tenant.plan.name == plan.name;
-    book.tenants.change(is_on, |tenant| {
+    let move_on = |tenant: &mut Tenant| {
         tenant.plan = plan.clone();
         tenant.updated_at = now;
         tenant.version += 1;
-    });
+    };
+    book.tenants.change(|tenant| tenant.plan.name == plan.name, |tenant| move_on(tenant));
     Ok(Reply::Done)
 }
