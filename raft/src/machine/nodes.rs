@@ -11,6 +11,9 @@ use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, 
 use super::rows::Hasher;
 use super::table::Table;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use protocol::nodes::Command as Asked;
 
 /// The map; empty in every group but the meta group.

@@ -183,7 +183,11 @@ impl Door {
 }
 
 async fn serve_once(mut stream: Stream, peer: Peer, service: &dyn Service) -> io::Result<()> {
-    let Some(request) = frame::read(&mut stream, STRANGER_BYTES_MAX).await? else { return Ok(()) };
+    // Whoever says nothing must not keep a place from those who want to join.
+    let request = frame::read(&mut stream, STRANGER_BYTES_MAX);
+    let Some(request) = tokio::time::timeout(HANDSHAKE_TIMEOUT, request).await?? else {
+        return Ok(());
+    };
     let mut frames = vec![answer(service, peer, request).await];
     frame::write(&mut stream, &mut frames, &mut BytesMut::new()).await?;
     stream.shutdown().await

@@ -166,7 +166,18 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
 
 async fn join(host: &Arc<Host>, request: JoinRequest) -> JoinAnswer {
     let JoinRequest { secret, registration } = request;
-    let command = nodes::Command::Join { token: token_digest(&secret), registration };
+    let token = token_digest(&secret);
+    if !is_issued(host, token) {
+        // It may have been issued a moment ago, elsewhere. A false one must leave no entry: whoever
+        // reaches the port could fill the log with them.
+        if host.sync_map().await.is_err() {
+            return JoinAnswer::Unavailable;
+        }
+        if !is_issued(host, token) {
+            return JoinAnswer::Refused(Refusal::BadToken);
+        }
+    }
+    let command = nodes::Command::Join { token, registration };
     let Ok(applied) = host.propose_meta(command).await else { return JoinAnswer::Unavailable };
     let reply = match applied.outcome {
         Ok(reply) => reply,
@@ -193,6 +204,10 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     let arrivals = Arc::clone(&host.arrivals);
     tokio::task::spawn_blocking(move || work(&arrivals)).await.map_err(text)?.map_err(text)
+}
+
+fn is_issued(host: &Host, token: Digest) -> bool {
+    host.map().borrow().as_ref().is_some_and(|map| map.tokens.contains_key(&token))
 }
 
 fn replica(host: &Host, group: GroupId) -> Result<crate::types::Raft, String> {
