@@ -118,6 +118,8 @@ fn registration(peer: &str) -> Registration {
         http: "http://127.0.0.1:0".to_owned(),
         peer: peer.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        labels: std::collections::BTreeMap::new(),
+        weight: 1,
         key: [0; 32],
     }
 }

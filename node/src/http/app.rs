@@ -300,6 +300,12 @@ pub fn refused(refusal: Refusal) -> Problem {
         | Refusal::TaskDone
         | Refusal::StaleAttempt { .. }
         | Refusal::JobEnded(_)
+        | Refusal::NodeIs { .. }
+        | Refusal::LastNode { .. }
+        | Refusal::NodeHolds { .. }
+        | Refusal::Moving { .. }
+        | Refusal::BreaksQuorum { .. }
+        | Refusal::NoVoter { .. }
         | Refusal::Initialised => Problem::new(Code::Conflict).detail(detail),
         Refusal::StaleOwner { .. } => Problem::new(Code::NoLeader),
         Refusal::ScopeMissing(scope) => Problem::scope_missing(scope.name()),
