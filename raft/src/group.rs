@@ -1,5 +1,7 @@
 //! One group on this node: the handle that actors propose and read through.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
@@ -22,6 +24,10 @@ use crate::types::{Payload, Raft};
 
 /// How long an exact read may take to hear from a quorum.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long proposals that are under way may hold up a hand-over.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a hand-over may take before proposals are taken again.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why there is no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +86,8 @@ pub(crate) struct Inner {
     pub(crate) shared: Shared,
     proposer: Proposer,
     leadership: watch::Receiver<Leadership>,
+    /// The replica is stopped on purpose.
+    stopped: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -108,13 +116,25 @@ impl Group {
         let (published, leadership) = watch::channel(Leadership::default());
         let proposer = proposer::start(id, raft.clone());
         let watched = watch_leadership(id, life, raft.clone(), shared.clone(), published);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let on_purpose = Arc::clone(&stopped);
         tokio::spawn(async move {
             watched.await;
-            // Nothing stops a group on purpose: its core has ended by a fault.
-            error!(group = %id, "the Raft core of a group has ended");
-            dead.send_replace(Some(id));
+            if !on_purpose.load(Ordering::Acquire) {
+                error!(group = %id, "the Raft core of a group has ended");
+                dead.send_replace(Some(id));
+            }
         });
-        Self { inner: Arc::new(Inner { id, replica, raft, shared, proposer, leadership }) }
+        let inner = Inner { id, replica, raft, shared, proposer, leadership, stopped };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Ends the replica's Raft core and waits for it.
+    pub(crate) async fn stop(&self) {
+        self.inner.stopped.store(true, Ordering::Release);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            debug!(group = %self.inner.id, %error, "the Raft core ended badly");
+        }
     }
 
     /// The group's number.
@@ -173,6 +193,12 @@ impl Group {
     /// The state as this replica has it, which may be old.
     pub fn view(&self) -> RwLockReadGuard<'_, Machine> {
         self.inner.shared.view()
+    }
+
+    /// Whether this node leads and its ownership is open.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.inner.leadership.borrow().owned.is_some()
     }
 
     /// The node that leads, as far as this one knows.
@@ -249,12 +275,43 @@ impl Group {
             && effective.membership().get_joint_config().len() == 1
     }
 
-    /// Hands leadership to a replica that has caught up.
-    pub async fn transfer(&self, to: ReplicaId) {
-        if let Err(error) = self.inner.raft.trigger().transfer_leader(to.0).await {
-            debug!(group = %self.inner.id, %error, "leadership not transferred");
-        }
+    /// The committed membership, when nothing of it is under way.
+    #[must_use]
+    pub(crate) fn settled(&self) -> Option<Settled> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let committed = &metrics.committed_membership_config;
+        let membership = committed.membership();
+        let whole = committed.log_id() == metrics.membership_config.log_id()
+            && membership.get_joint_config().len() == 1;
+        whole.then(|| Settled {
+            index: committed.log_id().map_or(0, |id| id.index),
+            voting: membership.voter_ids().map(ReplicaId).collect(),
+            members: membership.nodes().map(|(&id, _)| ReplicaId(id)).collect(),
+        })
     }
+
+    /// Hands leadership to a replica that has caught up. What was proposed before ends first, and
+    /// what is proposed meanwhile is told that nothing was changed: nobody is left with an unknown
+    /// outcome. Returns whether this replica leads no more.
+    pub async fn hand_over(&self, to: ReplicaId) -> bool {
+        let _closed = self.inner.proposer.close(CLOSE_TIMEOUT).await;
+        if let Err(error) = self.inner.raft.trigger().transfer_leader(to.0).await {
+            debug!(group = %self.inner.id, %error, "leadership not handed over");
+            return false;
+        }
+        let mut leadership = self.leadership();
+        let lost = leadership.wait_for(|now| now.owned.is_none());
+        tokio::time::timeout(HANDOVER_TIMEOUT, lost).await.is_ok()
+    }
+}
+
+/// A membership that is committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) index: u64,
+    pub(crate) voting: BTreeSet<ReplicaId>,
+    pub(crate) members: BTreeSet<ReplicaId>,
 }
 
 /// Follows elections; opens the ownership when this node has won one.

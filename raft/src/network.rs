@@ -163,6 +163,13 @@ impl Peers {
         *self.addresses.write().unwrap_or_else(|_| std::process::abort()) = addresses;
     }
 
+    /// The nodes whose addresses are known.
+    #[must_use]
+    pub fn known(&self) -> Vec<NodeId> {
+        let addresses = self.addresses.read().unwrap_or_else(|_| std::process::abort());
+        addresses.keys().copied().collect()
+    }
+
     fn address(&self, node: NodeId) -> Option<String> {
         if let Some(address) = self.overrides.get(&node) {
             return Some(address.clone());

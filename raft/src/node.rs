@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::apply::{Applier, Shared};
 use crate::group::{Group, Life, ProposeError, ReadError};
@@ -25,6 +26,7 @@ use crate::network::{CallError, Class, Kind, Network, Peers};
 use crate::types::{Member, Raft};
 use crate::wal::Wal;
 
+mod residence;
 mod service;
 
 pub use service::{JoinAnswer, JoinRequest, RaftService};
@@ -68,6 +70,10 @@ pub struct Host {
     hosting: tokio::sync::Mutex<()>,
     map: watch::Sender<Option<Arc<Map>>>,
     dead: watch::Sender<Option<GroupId>>,
+    /// This node is no more in the cluster.
+    removed: watch::Sender<bool>,
+    /// It is about to stop, so it takes no leadership.
+    leaving: AtomicBool,
 }
 
 impl std::fmt::Debug for Host {
@@ -104,6 +110,8 @@ impl Host {
             hosting: tokio::sync::Mutex::new(()),
             map: watch::Sender::new(None),
             dead: watch::Sender::new(None),
+            removed: watch::Sender::new(false),
+            leaving: AtomicBool::new(false),
             peers,
         });
         host.read_addresses().await?;
@@ -159,17 +167,20 @@ impl Host {
         replica: ReplicaId,
     ) -> Result<Group, HostError> {
         let _one_at_a_time = self.hosting.lock().await;
-        if let Some(group) = self.group(group) {
-            return Ok(group);
+        if let Some(running) = self.group(group).filter(|running| running.replica() == replica) {
+            return Ok(running);
         }
         let log = self.wal.group(group.0);
-        match log.replica() {
-            Some(known) if known != replica.0 => {
-                let why = format!("replica {known} lives here, not {replica}");
-                return Err(HostError::Start { group, why });
+        let refused = |why: String| Err(HostError::Start { group, why });
+        match (log.replica(), log.retired()) {
+            (Some(known), _) if known != replica.0 => {
+                return refused(format!("replica {known} lives here, not {replica}"));
             }
-            Some(_) => {}
-            None => log.host(replica.0).await?,
+            (_, Some(retired)) if retired >= replica.0 => {
+                return refused(format!("replica {retired} lived here, {replica} may not"));
+            }
+            (Some(_), _) => {}
+            (None, _) => log.host(replica.0).await?,
         }
         let host = Arc::clone(self);
         let started = self.runtime.spawn(async move { host.start(group, replica).await });
@@ -248,10 +259,23 @@ impl Host {
     ) -> Result<Applied, ProposeError> {
         let request = request.into();
         let deadline = Instant::now() + META_TIMEOUT;
+        let mut others = self.peers.known().into_iter().cycle();
         loop {
             let attempt = self.propose_meta_once(&request).await;
             let group = GroupId::META;
             match attempt {
+                Err(ProposeError::NotLeader { leader: None, .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(META_RETRY).await;
+                    // One that was away for long may be no member of the group any more.
+                    let other = others.next().filter(|_| !self.knows_meta_leader());
+                    let Some(other) = other.filter(|&other| other != self.life.node) else {
+                        continue;
+                    };
+                    match self.propose_meta_through(other, &request).await {
+                        Err(ProposeError::NotLeader { .. }) => {}
+                        outcome => return outcome,
+                    }
+                }
                 Err(ProposeError::NotLeader { .. }) if Instant::now() < deadline => {
                     tokio::time::sleep(META_RETRY).await;
                 }
@@ -275,17 +299,30 @@ impl Host {
             return meta.propose(owner.epoch, proposal).await;
         }
         let leader = leadership.leader.filter(|&leader| leader != self.life.node);
-        let leader = leader.ok_or(not_leader)?;
+        self.propose_meta_through(leader.ok_or(not_leader)?, request).await
+    }
+
+    fn knows_meta_leader(&self) -> bool {
+        self.group(GroupId::META).is_some_and(|meta| meta.leader().is_some())
+    }
+
+    /// `to` leads the meta group, or knows who does.
+    async fn propose_meta_through(
+        &self,
+        to: NodeId,
+        request: &nodes::Request,
+    ) -> Result<Applied, ProposeError> {
+        let group = GroupId::META;
         let body = codec::encode(request).map_err(|_| ProposeError::TooLarge { bytes: 0 })?;
         let body = Bytes::from(body);
         let call =
-            self.peers.call(leader, Class::Control, Kind::MetaPropose, group, body, META_TIMEOUT);
+            self.peers.call(to, Class::Control, Kind::MetaPropose, group, body, META_TIMEOUT);
         match call.await {
             Ok(answer) => codec::decode::<Result<Applied, MetaError>>(&answer)
                 .map_err(|_| ProposeError::Unknown { group })?
                 .map_err(|error| error.into_propose_error()),
             Err(CallError::Unreachable { .. } | CallError::Overloaded { .. }) => {
-                Err(ProposeError::NotLeader { group, leader: Some(leader) })
+                Err(ProposeError::NotLeader { group, leader: Some(to) })
             }
             Err(
                 CallError::Timeout { .. } | CallError::Broken { .. } | CallError::Refused { .. },
@@ -334,15 +371,14 @@ impl Host {
         while map.changed().await.is_ok() {
             let Some(now) = map.borrow_and_update().clone() else { continue };
             self.learn_addresses(&now).await;
-            for &group in now.groups.keys() {
-                let Some(replica) = now.replica_on(group, self.life.node) else { continue };
-                if self.group(group).is_some() || group.is_meta() {
-                    continue;
-                }
-                info!(%group, %replica, "hosting a new replica");
-                if let Err(failure) = self.host_boxed(group, replica).await {
-                    error!(%group, %failure, "replica not hosted");
-                }
+            // Ids are given once: one that was given and is not there was taken away for good,
+            // however old this map is.
+            if self.life.node.0 < now.next_node && !now.nodes.contains_key(&self.life.node) {
+                self.mark_removed();
+                return;
+            }
+            for &group in now.groups.keys().filter(|group| !group.is_meta()) {
+                self.follow_group(&now, group).await;
             }
         }
     }
