@@ -10,15 +10,17 @@ use actors::audit::Signer;
 use actors::blobs::Blobs;
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
-use actors::remote::{ClusterTransport, Inbound, PeerId, PeerState, PeerTransport, Settings};
+use actors::remote::{ClusterTransport, Inbound, PeerId, PeerTransport, Settings};
 use actors::router::Router;
 use actors::slots::{self, Slots};
 use actors::system::{Gate, System};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use protocol::jobs::Worker;
-use protocol::nodes::{Command, Registration, Secrets};
-use protocol::{ClusterId, Digest, NodeId, Refusal, ReplicaId};
+use protocol::nodes::{
+    Command, LABEL_CHARS_MAX, LABELS_MAX, Registration, Secrets, WEIGHT_MAX,
+};
+use protocol::{ClusterId, Digest, Name, NodeId, Refusal, ReplicaId};
 use raft::Host;
 use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services};
 use raft::node::{JoinAnswer, JoinRequest, RaftService};
@@ -162,7 +164,9 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let system = System::start(Arc::clone(&host), router, Workers::new(me), slots, blobs, signer);
     let system = system.await.map_err(|error| failed(&error.to_string()))?;
     let transport = connect(&host, &system, &doors, &identity).await?;
-    raft.handle().spawn(raft::members::run(Arc::clone(&host), up(&transport)));
+    let replace_after = Some(config.cluster.replace_after_s).filter(|&seconds| seconds > 0);
+    let replace_after = replace_after.map(|seconds| Duration::from_secs(u64::from(seconds)));
+    raft.handle().spawn(raft::members::run(Arc::clone(&host), system.outlook(), replace_after));
     info!(node = %identity.node, incarnation = identity.incarnation, "node started");
     Ok(Node { config, host, system, transport, http, registration, _raft: raft })
 }
@@ -216,8 +220,33 @@ fn registration(
         http: format!("http://{}", told(&config.node.advertise_http, http)?),
         peer: told(&config.node.advertise_peer, peer)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        labels: labels(&config.node.labels)?,
+        weight: match config.node.weight {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+            weight => weight,
+        }
+        .min(WEIGHT_MAX),
         key: Signer::public(secret),
     })
+}
+
+/// `zone=a,rack=7`
+fn labels(text: &str) -> Result<BTreeMap<Name, String>, BootError> {
+    let wrong = |what: &str| BootError::Refused(format!("node.labels: {what}"));
+    let mut labels = BTreeMap::new();
+    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').ok_or_else(|| wrong("must be name=value"))?;
+        let name = Name::parse(name.trim()).map_err(|error| wrong(&error.to_string()))?;
+        let value = value.trim().to_owned();
+        if value.is_empty() || value.chars().count() > LABEL_CHARS_MAX {
+            return Err(wrong(&format!("a value has 1 to {LABEL_CHARS_MAX} characters")));
+        }
+        labels.insert(name, value);
+    }
+    if labels.len() > LABELS_MAX {
+        return Err(wrong(&format!("{} are more than {LABELS_MAX}", labels.len())));
+    }
+    Ok(labels)
 }
 
 /// Who this node is: as it was, as a cluster that it joins says, or the first of a new cluster.
@@ -376,7 +405,8 @@ async fn register(host: &Host, registration: Registration) {
         match host.propose_meta(command).await {
             Ok(applied) => match applied.outcome {
                 Ok(_) => return,
-                Err(refusal) => return warn!(%refusal, "the cluster does not know this node"),
+                Err(Refusal::NotFound) => return host.mark_removed(),
+                Err(refusal) => return warn!(%refusal, "this node is not registered"),
             },
             Err(error) => tracing::debug!(%error, "not registered yet"),
         }
@@ -439,10 +469,4 @@ async fn follow_peers(host: Arc<Host>, transport: ClusterTransport) {
             return;
         }
     }
-}
-
-/// Whether a peer answers at the moment.
-pub fn up(transport: &ClusterTransport) -> impl Fn(NodeId) -> bool + Send + Sync + 'static {
-    let states = transport.states();
-    move |node| matches!(states.borrow().get(&node.0), Some(PeerState::Up { .. }))
 }

@@ -53,6 +53,7 @@ pub fn environment() -> Vec<(String, String)> {
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub node: Node,
+    pub cluster: Cluster,
     pub inference: Inference,
     pub http: Http,
     pub log: Log,
@@ -67,6 +68,15 @@ pub struct Node {
     pub peer: String,
     pub advertise_http: String,
     pub advertise_peer: String,
+    pub labels: String,
+    pub weight: u32,
+}
+
+/// The cluster.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub replace_after_s: u32,
 }
 
 /// Inference.

@@ -43,8 +43,8 @@ pub trait Sight: Send + Sync + 'static {
     /// Whether a node answers and is not about to stop.
     fn is_up(&self, node: NodeId) -> bool;
 
-    /// Whether a node has all that a voter of the group must have beside the log.
-    fn has_all(&self, node: NodeId, group: GroupId) -> bool;
+    /// Whether a node has, beside the log, all that the entries of the group up to `index` name.
+    fn has_all(&self, node: NodeId, group: GroupId, index: u64) -> bool;
 }
 
 /// What this node remembers from look to look. Nothing of it need survive.

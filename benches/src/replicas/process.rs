@@ -83,7 +83,7 @@ async fn run_on(raft: &tokio::runtime::Handle, arguments: Arguments) -> Result<(
     let host = Host::open(wal, found.groups, peers, raft.clone(), data, wall).await?;
     service.set(Arc::clone(&host));
     membership.take(&host, registration).await?;
-    raft.spawn(raft::members::run(Arc::clone(&host), |_| true));
+    raft.spawn(raft::members::run(Arc::clone(&host), Alone, None));
     say(&Said::Listening { peer })?;
 
     let leads = wait_ready(&host).await?;
@@ -121,6 +121,19 @@ fn registration(peer: &str) -> Registration {
         labels: std::collections::BTreeMap::new(),
         weight: 1,
         key: [0; 32],
+    }
+}
+
+/// Nodes are up for as long as they are measured, and have nothing but logs.
+struct Alone;
+
+impl raft::members::Sight for Alone {
+    fn is_up(&self, _: NodeId) -> bool {
+        true
+    }
+
+    fn has_all(&self, _: NodeId, _: GroupId, _: u64) -> bool {
+        true
     }
 }
 

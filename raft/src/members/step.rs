@@ -97,7 +97,14 @@ impl<S: Sight> Step<'_, S> {
 
     fn is_ready(&self, member: &MemberView) -> bool {
         let close = member.lag.is_some_and(|lag| lag <= CAUGHT_UP);
-        close && self.is_up(member.node) && self.sight.has_all(member.node, self.group.id())
+        close && self.is_up(member.node) && self.has_all(member.node)
+    }
+
+    /// What is stored from the membership on is stored on the new replica as well.
+    fn has_all(&self, node: NodeId) -> bool {
+        let group = self.group.id();
+        let since = self.group.settled().map(|settled| settled.index);
+        group.is_meta() || since.is_some_and(|since| self.sight.has_all(node, group, since))
     }
 
     fn surplus(
