@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use protocol::jobs::Worker;
+use protocol::nodes::{Command, State};
 use protocol::{GroupId, NodeId, codec};
 use raft::Host;
 use raft::members::Sight;
@@ -82,6 +83,26 @@ impl Mouth {
         match node {
             Some(node) if !node.takes_more() => Standing::Resting,
             Some(_) | None => Standing::Working,
+        }
+    }
+
+    /// Says that this node is drained, once it leads nothing and runs nothing.
+    pub(crate) async fn rest(self) {
+        let Inner { me, host, runner, .. } = &*self.inner;
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let map = host.map().borrow().clone();
+            let state = map.as_ref().and_then(|map| map.nodes.get(&me.node)).map(|node| node.state);
+            let busy = !runner.is_idle() || host.groups().iter().any(raft::Group::leads);
+            if state != Some(State::Draining) || busy {
+                continue;
+            }
+            let drained = Command::SetState { node: me.node, state: State::Drained };
+            if let Err(error) = host.propose_meta(drained).await {
+                debug!(%error, "not told that this node is drained");
+            }
         }
     }
 

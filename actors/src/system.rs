@@ -95,6 +95,7 @@ impl System {
         let kept = blobs.start_keeping();
         let mouth = Mouth::new(me, &host, &slots, &runner, &workers, kept);
         tokio::spawn(mouth.clone().note());
+        tokio::spawn(mouth.clone().rest());
         let transport = Arc::default();
         Ok(Self {
             host,

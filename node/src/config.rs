@@ -11,12 +11,13 @@ use actors::inference::EngineChoice;
 /// Every setting with its default and a comment.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
 /// Variables of the command line that are not settings of a node.
-pub const OF_THE_COMMAND_LINE: [&str; 25] = [
+pub const OF_THE_COMMAND_LINE: [&str; 26] = [
     "SKEP_ADVERTISE_HTTP",
     "SKEP_ADVERTISE_PEER",
     "SKEP_BIN",
     "SKEP_CONFIG",
     "SKEP_DATA",
+    "SKEP_FAILPOINTS",
     "SKEP_HTTP",
     "SKEP_HTTP_PORT",
     "SKEP_JOIN",

@@ -190,7 +190,7 @@ pub enum Refusal {
     Initialised,
     #[error("{node} is {}", .state.name())]
     NodeIs { node: NodeId, state: State },
-    #[error("{node} is the last node of the cluster")]
+    #[error("{node} is the last node that works")]
     LastNode { node: NodeId },
     #[error("{node} still holds {replicas} replicas")]
     NodeHolds { node: NodeId, replicas: u64 },

@@ -57,6 +57,7 @@ async fn cluster(State(app): State<App>, _: Operator, _: NoQuery) -> Result<Resp
         leader: leader(GroupId::META).map(|node| node.to_string()),
         nodes: map.nodes.values().map(|node| node_view(&app, &map, node)).collect(),
         shards: map.groups.keys().map(|&group| shard_view(&app, &map, group)).collect(),
+        moves: moves(&map),
     };
     Ok(axum::Json(view).into_response())
 }
@@ -67,7 +68,14 @@ fn node_view(app: &App, map: &Map, node: &nodes::Node) -> wire::Node {
         .shards()
         .filter(|(group, _)| host.group(*group).and_then(|group| group.leader()) == Some(node.id));
     let loads = app.system.workers.loads();
-    let state = if is_up(app, node.id) { "up" } else { "down" };
+    let held = map.shards().filter(|(group, _)| map.replica_on(*group, node.id).is_some());
+    let labels = node.registration.labels.iter();
+    let state = match (is_up(app, node.id), node.state) {
+        (false, _) if node.lost => "lost",
+        (false, _) => "down",
+        (true, nodes::State::Active) => "up",
+        (true, state) => state.name(),
+    };
     wire::Node {
         id: node.id.to_string(),
         incarnation: node.registration.incarnation,
@@ -77,7 +85,28 @@ fn node_view(app: &App, map: &Map, node: &nodes::Node) -> wire::Node {
         version: node.registration.version.clone(),
         pressure: loads.get(&node.id).map_or(0, |load| load.documents),
         shards_led: led.count(),
+        replicas: held.count(),
+        labels: labels.map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        weight: node.registration.weight,
     }
+}
+
+fn moves(map: &Map) -> Vec<wire::Move> {
+    let mut moves = Vec::new();
+    for (group, placement) in map.shards() {
+        for (replica, node) in &placement.replicas {
+            let leaving = placement.leaving.contains(replica);
+            if leaving || !placement.voting.contains(replica) {
+                moves.push(wire::Move {
+                    shard: group.0,
+                    node: node.to_string(),
+                    replica_id: replica.0,
+                    direction: if leaving { "leaving" } else { "joining" }.to_owned(),
+                });
+            }
+        }
+    }
+    moves
 }
 
 fn is_up(app: &App, node: NodeId) -> bool {
@@ -98,6 +127,7 @@ fn shard_view(app: &App, map: &Map, id: GroupId) -> wire::Shard {
             node: member.node.to_string(),
             replica_id: member.replica.0,
             role: if member.voter { "voter" } else { "learner" }.to_owned(),
+            lag: member.lag,
         })
         .collect();
     if replicas.is_empty() {
@@ -107,6 +137,7 @@ fn shard_view(app: &App, map: &Map, id: GroupId) -> wire::Shard {
             node: node.to_string(),
             replica_id: replica.0,
             role: "voter".to_owned(),
+            lag: None,
         }));
     }
     let leader = group.as_ref().and_then(Group::leader);

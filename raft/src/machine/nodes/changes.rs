@@ -109,6 +109,7 @@ fn set_preferred(map: &mut Map, group: GroupId, node: NodeId, pinned: bool) -> O
 pub(super) fn set_state(map: &mut Map, node: NodeId, wanted: State) -> Outcome {
     let others = map.nodes.values().filter(|at| at.id != node && at.state != State::Removing);
     let others = others.count();
+    let rest = map.nodes.values().filter(|at| at.id != node && at.state == State::Active).count();
     let at = map.nodes.get_mut(&node).ok_or(Refusal::NotFound)?;
     let state = match (at.state, wanted) {
         (State::Removing, State::Active | State::Draining | State::Drained)
@@ -116,6 +117,8 @@ pub(super) fn set_state(map: &mut Map, node: NodeId, wanted: State) -> Outcome {
             return Err(Refusal::NodeIs { node, state: at.state });
         }
         (_, State::Removing) if others == 0 => return Err(Refusal::LastNode { node }),
+        // Nobody could take over what it leads.
+        (State::Active, State::Draining) if rest == 0 => return Err(Refusal::LastNode { node }),
         // Asked again of a node that is drained already.
         (State::Drained, State::Draining) => State::Drained,
         (_, wanted) => wanted,
