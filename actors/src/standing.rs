@@ -9,7 +9,7 @@ use futures::future::join_all;
 use protocol::jobs::Worker;
 use protocol::nodes::{Command, State};
 use protocol::{GroupId, NodeId, codec};
-use raft::Host;
+use raft::{Group, Host};
 use raft::members::Sight;
 use tracing::debug;
 
@@ -63,7 +63,7 @@ impl Mouth {
     }
 
     fn load(&self) -> Load {
-        let Inner { slots, runner, kept, .. } = &*self.inner;
+        let Inner { host, slots, runner, kept, .. } = &*self.inner;
         let blobs = kept.lock().unwrap_or_else(|_| std::process::abort()).clone();
         Load {
             slots: slots.settings().slots.max(1) as u32,
@@ -71,6 +71,7 @@ impl Mouth {
             wall: crate::clock::wall(),
             standing: self.standing(),
             blobs,
+            leads: host.groups().iter().filter(|group| group.leads()).map(Group::id).collect(),
         }
     }
 
@@ -95,7 +96,7 @@ impl Mouth {
             ticks.tick().await;
             let map = host.map().borrow().clone();
             let state = map.as_ref().and_then(|map| map.nodes.get(&me.node)).map(|node| node.state);
-            let busy = !runner.is_idle() || host.groups().iter().any(raft::Group::leads);
+            let busy = !runner.is_idle() || host.groups().iter().any(Group::leads);
             if state != Some(State::Draining) || busy {
                 continue;
             }

@@ -46,6 +46,8 @@ pub struct Load {
     pub standing: Standing,
     /// Log index of each group up to which this node has every blob.
     pub blobs: BTreeMap<GroupId, u64>,
+    /// Groups that it leads.
+    pub leads: Vec<GroupId>,
 }
 
 /// Room that a node has for more.

@@ -15,16 +15,19 @@ pub(super) enum Command {
     /// Let a node lead nothing and give it nothing new; its replicas stay
     Drain {
         /// The node, such as n2
+        #[arg(id = "which", value_name = "NODE")]
         node: String,
     },
     /// Take a drain back
     Undrain {
         /// The node, such as n2
+        #[arg(id = "which", value_name = "NODE")]
         node: String,
     },
     /// Move everything away from a node, then take it out of the cluster; its process ends
     Remove {
         /// The node, such as n2
+        #[arg(id = "which", value_name = "NODE")]
         node: String,
     },
     /// Let another node lead a shard
