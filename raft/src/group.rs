@@ -291,6 +291,17 @@ impl Group {
         })
     }
 
+    /// Whether a membership change stopped half-way: what it began is committed, its end is not
+    /// even proposed.
+    #[must_use]
+    pub(crate) fn is_half_changed(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let effective = &metrics.membership_config;
+        metrics.committed_membership_config.log_id() == effective.log_id()
+            && effective.membership().get_joint_config().len() > 1
+    }
+
     /// Hands leadership to a replica that has caught up. What was proposed before ends first, and
     /// what is proposed meanwhile is told that nothing was changed: nobody is left with an unknown
     /// outcome. Returns whether this replica leads no more.
@@ -301,8 +312,10 @@ impl Group {
             return false;
         }
         let mut leadership = self.leadership();
-        let lost = leadership.wait_for(|now| now.owned.is_none());
-        tokio::time::timeout(HANDOVER_TIMEOUT, lost).await.is_ok()
+        // Until somebody else leads, so that those who hand over many do so in turn.
+        let lost = leadership.wait_for(|now| now.owned.is_none() && now.leader.is_some());
+        let handed = tokio::time::timeout(HANDOVER_TIMEOUT, lost).await;
+        handed.is_ok_and(|seen| seen.is_ok())
     }
 }
 

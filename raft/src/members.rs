@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::failpoint;
 use crate::group::{Group, MemberView};
 use crate::node::Host;
+use crate::node::residence::HANDOVERS_MAX;
 use crate::placement;
 
 mod step;
@@ -33,8 +34,6 @@ const CAUGHT_UP: u64 = 100;
 pub(crate) const TRANSFER_LAG: u64 = 64;
 /// A step that takes longer is looked at again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Groups that a node hands over at a time.
-const TRANSFERS_MAX: usize = 8;
 /// How long a leader waits between two transfers of one group: a failed one costs seconds.
 const TRANSFER_PAUSE: Duration = Duration::from_secs(5);
 
@@ -95,7 +94,7 @@ impl<S: Sight> Keeper<S> {
         let led = self.host.groups().into_iter().filter(Group::leads);
         let handed: Vec<(Group, MemberView)> = led
             .filter_map(|group| self.heir(map, &group).map(|heir| (group, heir)))
-            .take(TRANSFERS_MAX)
+            .take(HANDOVERS_MAX)
             .collect();
         busy |= !handed.is_empty();
         join_all(handed.iter().map(|(group, heir)| hand_over(group, heir))).await;

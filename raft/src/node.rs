@@ -26,7 +26,7 @@ use crate::network::{CallError, Class, Kind, Network, Peers};
 use crate::types::{Member, Raft};
 use crate::wal::Wal;
 
-mod residence;
+pub(crate) mod residence;
 mod service;
 
 pub use service::{JoinAnswer, JoinRequest, RaftService};

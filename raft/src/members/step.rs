@@ -46,7 +46,10 @@ impl<S: Sight> Step<'_, S> {
     /// Tells the map or does one thing; `true` if there was anything to do.
     pub(super) async fn take(&self) -> bool {
         let Some(placement) = self.map.groups.get(&self.group.id()) else { return false };
-        let Some(settled) = self.group.settled() else { return true };
+        let Some(settled) = self.group.settled() else {
+            self.finish().await;
+            return true;
+        };
         let known = placement.replicas.keys().copied().collect();
         let told = placement.voting == settled.voting.intersection(&known).copied().collect()
             && placement.leaving.is_subset(&settled.members);
@@ -71,6 +74,20 @@ impl<S: Sight> Step<'_, S> {
             self.perform(act).await;
         }
         true
+    }
+
+    /// Ends what a leader began that is none any more.
+    async fn finish(&self) {
+        if !self.group.is_half_changed() {
+            return;
+        }
+        info!(group = %self.group.id(), "finishing a membership change");
+        // Nobody more: from both memberships to the second of them.
+        let nobody = ChangeMembers::AddVoterIds(BTreeSet::new());
+        // Whoever is to go altogether goes in a step of its own.
+        if let Err(error) = self.group.raft().change_membership(nobody, true).await {
+            debug!(group = %self.group.id(), %error, "membership change not finished");
+        }
     }
 
     fn due(&self, map: &Map, placement: &Placement) -> Option<Act> {

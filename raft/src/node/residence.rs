@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use protocol::nodes::Map;
 use protocol::{GroupId, NodeId, ReplicaId};
 use tokio::time::Instant;
@@ -13,6 +14,9 @@ use tracing::{error, info};
 use super::{Host, HostError};
 use crate::group::{Group, MemberView};
 
+/// Groups that are handed over at a time. Each is closed meanwhile, and the more of them at once, the
+/// longer each takes.
+pub(crate) const HANDOVERS_MAX: usize = 3;
 /// How often a node that stops looks at what it still leads.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -106,7 +110,7 @@ impl Host {
                 return led.iter().map(Group::id).collect();
             }
             let handed = able.iter().map(|(group, to)| group.hand_over(to.replica));
-            futures::future::join_all(handed).await;
+            stream::iter(handed).buffer_unordered(HANDOVERS_MAX).collect::<Vec<bool>>().await;
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -12,6 +12,8 @@ use crate::cli::launch::{Probe, until};
 
 /// How long the cluster may take to be whole, before and after each restart.
 const WHOLE_WITHIN: Duration = Duration::from_secs(120);
+/// How long leaderships may take to come back to a node.
+const LEADING_WITHIN: Duration = Duration::from_secs(10);
 /// A look that takes longer is as good as no answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A follower this close has caught up.
@@ -29,6 +31,7 @@ pub(super) async fn run(context: &Context) -> Result<(), Failure> {
         context.client_of(&node.http)?.restart_node(&node.id).await?;
         wait_back(context, node, before).await?;
         wait_whole(context, &nodes, &format!("after the restart of {}", node.id)).await?;
+        wait_leading(context, node).await?;
         let took = began.elapsed().as_secs_f32();
         context.output.line(&format!("{} is back after {took:.1} s", node.id))?;
     }
@@ -55,6 +58,25 @@ async fn wait_back(context: &Context, node: &NodeView, before: u64) -> Result<()
         })
     });
     Ok(back.await?)
+}
+
+/// A node gets back what it led. One that does not is no reason to stop in the middle.
+async fn wait_leading(context: &Context, node: &NodeView) -> Result<(), Failure> {
+    let client = context.client_of(&node.http)?;
+    let client = client.with_retry(Retry::NEVER).with_timeout(PROBE_TIMEOUT);
+    let leads = until("leaderships", LEADING_WITHIN, async || {
+        let view = match client.cluster().await {
+            Ok(view) => view.body,
+            Err(error) => return Ok(Probe::NotYet(error.to_string())),
+        };
+        let own = view.nodes.iter().find(|seen| seen.id == node.id);
+        let back = own.is_some_and(|own| own.shards_led >= node.shards_led);
+        Ok(if back { Probe::Done(()) } else { Probe::NotYet("not yet".to_owned()) })
+    });
+    if let Err(error) = leads.await {
+        context.output.note(&format!("{}: {error}", node.id));
+    }
+    Ok(())
 }
 
 /// Every node is ready, and every follower has caught up in the eyes of its leader.
