@@ -43,6 +43,17 @@ impl Cluster {
         Ok(i)
     }
 
+    /// Node `i`, which does not run, loses its disk and joins as a new node; gives its id.
+    pub async fn rejoin(&mut self, i: usize) -> Result<String, LaunchError> {
+        let data = self.data(i);
+        let failed = |source| LaunchError::file("cannot remove", &data, source);
+        std::fs::remove_dir_all(&data).map_err(failed)?;
+        self.join(std::iter::once(i)).await?;
+        self.wait_ready(i, FORM_WITHIN).await?;
+        self.learn_ids().await?;
+        Ok(self.name(i))
+    }
+
     /// The key of the cluster's tenant; makes the tenant, without limits, if there is none.
     pub async fn ensure_tenant(&mut self, name: &str) -> Result<TenantKey, LaunchError> {
         if let Some(tenant) = &self.state.tenant {
