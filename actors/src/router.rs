@@ -169,7 +169,7 @@ impl Router {
         let changes = changes(&ask);
         mailboxes.deliver(Request { ask, reply })?;
         // The actor is killed when the node loses the group: what it had begun may still happen.
-        answered.await.unwrap_or(Err(lost(group, changes)))
+        answered.await.unwrap_or_else(|_| Err(lost(group, changes)))
     }
 
     async fn ask_node(&self, node: NodeId, group: GroupId, ask: &Ask) -> Answered {

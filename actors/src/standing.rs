@@ -9,8 +9,8 @@ use futures::future::join_all;
 use protocol::jobs::Worker;
 use protocol::nodes::{Command, State};
 use protocol::{GroupId, NodeId, codec};
-use raft::{Group, Host};
 use raft::members::Sight;
+use raft::{Group, Host};
 use tracing::debug;
 
 use crate::blobs::Kept;

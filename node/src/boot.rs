@@ -17,9 +17,7 @@ use actors::system::{Gate, System};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use protocol::jobs::Worker;
-use protocol::nodes::{
-    Command, LABEL_CHARS_MAX, LABELS_MAX, Registration, Secrets, WEIGHT_MAX,
-};
+use protocol::nodes::{Command, LABEL_CHARS_MAX, LABELS_MAX, Registration, Secrets, WEIGHT_MAX};
 use protocol::{ClusterId, Digest, Name, NodeId, Refusal, ReplicaId};
 use raft::Host;
 use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services};

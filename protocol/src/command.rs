@@ -13,7 +13,8 @@ use crate::peer::{LimitsView, Slab};
 use crate::plans::Plan;
 use crate::tenants::Tenant;
 use crate::{
-    GroupId, KeyId, NodeId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits, nodes, tenants, usage,
+    GroupId, KeyId, NodeId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits, nodes,
+    tenants, usage,
 };
 
 /// Commands in one entry, at most.

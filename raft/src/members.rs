@@ -131,11 +131,12 @@ impl<S: Sight> Keeper<S> {
         changes.extend(placement::plan(map, &up));
         let any = !changes.is_empty();
         for command in changes {
-            failpoint::hit(match command {
-                Command::AddReplica { .. } => "place-add",
-                Command::RemoveReplica { .. } => "place-remove",
-                _ => "place-other",
-            });
+            if matches!(command, Command::AddReplica { .. }) {
+                failpoint::hit("place-add");
+            }
+            if matches!(command, Command::RemoveReplica { .. }) {
+                failpoint::hit("place-remove");
+            }
             if !change(&self.host, command).await {
                 break;
             }

@@ -133,6 +133,10 @@ pub fn removable(map: &Map, up: &BTreeSet<NodeId>, node: NodeId) -> Result<(), R
     if !map.nodes.contains_key(&node) {
         return Err(Refusal::NotFound);
     }
+    let stays = |other: &Node| other.id != node && other.state != State::Removing;
+    if !map.nodes.values().any(stays) {
+        return Err(Refusal::LastNode { node });
+    }
     for (&group, placement) in &map.groups {
         let voters: Vec<NodeId> = placement.settled().map(|(_, at)| at).collect();
         if !voters.contains(&node) {

@@ -61,8 +61,13 @@ impl Blobs {
             watched.retain(|id, _| is_here(id));
             for group in here.iter().filter(|group| !group.id().is_meta()) {
                 let now = Instant::now();
-                let new =
-                    Watched { replica: group.replica(), since: now, next: now, vain: 0, over: false };
+                let new = Watched {
+                    replica: group.replica(),
+                    since: now,
+                    next: now,
+                    vain: 0,
+                    over: false,
+                };
                 let seen = watched.entry(group.id()).or_insert(new);
                 if seen.replica != group.replica() {
                     *seen = new;

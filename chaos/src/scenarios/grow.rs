@@ -39,7 +39,9 @@ async fn play(run: &Run, live: &mut Live, secs: u64) -> Result<()> {
     for nodes in [3, 5, 3] {
         let before = live.cluster.urls().len();
         let began = Instant::now();
-        let name = if alive(live).len() < nodes { grow(live, &steady, nodes).await? } else {
+        let name = if alive(live).len() < nodes {
+            grow(live, &steady, nodes).await?
+        } else {
             shrink(live, &steady, nodes).await?
         };
         let even = wait_even(live, nodes).await?;
@@ -79,7 +81,10 @@ async fn grow(live: &mut Live, steady: &Steady, nodes: usize) -> Result<String> 
         working = working.max(began.elapsed());
         steady.ask(alive(live).into_iter().map(|i| live.cluster.url(i)).collect());
     }
-    Ok(format!("{before} to {nodes} nodes, each at work {} ms after it was ready", working.as_millis()))
+    Ok(format!(
+        "{before} to {nodes} nodes, each at work {} ms after it was ready",
+        working.as_millis()
+    ))
 }
 
 /// Until node `i` has a replica that votes.

@@ -140,7 +140,8 @@ fn nodes(view: &ClusterView) -> Vec<Vec<String>> {
 }
 
 fn labels(node: &client::cluster::NodeView) -> String {
-    let labels: Vec<_> = node.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let labels: Vec<_> =
+        node.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     labels.join(",")
 }
 

@@ -56,11 +56,7 @@ async fn cluster(State(app): State<App>, _: Operator, _: NoQuery) -> Result<Resp
         cluster_id: map.cluster.to_string(),
         leader: leaders.get(&GroupId::META).map(NodeId::to_string),
         nodes: map.nodes.values().map(|node| node_view(&app, &map, &leaders, node)).collect(),
-        shards: map
-            .groups
-            .keys()
-            .map(|&group| shard_view(&app, &map, &leaders, group))
-            .collect(),
+        shards: map.groups.keys().map(|&group| shard_view(&app, &map, &leaders, group)).collect(),
         moves: moves(&map),
     };
     Ok(axum::Json(view).into_response())

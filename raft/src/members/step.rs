@@ -130,9 +130,8 @@ impl<S: Sight> Step<'_, S> {
         members: &[MemberView],
         wanted: &BTreeSet<ReplicaId>,
     ) -> Option<Act> {
-        let stays = |id: &ReplicaId| {
-            placement.replicas.contains_key(id) && !placement.leaving.contains(id)
-        };
+        let stays =
+            |id: &ReplicaId| placement.replicas.contains_key(id) && !placement.leaving.contains(id);
         let voter = members.iter().find(|member| {
             // Its own replica goes after leadership did.
             let own = member.replica == self.group.replica();

@@ -26,13 +26,12 @@ impl Host {
         let wanted = map.replica_on(group, self.node());
         let here = self.group(group).map(|group| group.replica());
         let given = |replica: ReplicaId| replica.0 < map.next_replica;
-        if let Some(old) = here.filter(|&old| Some(old) != wanted && given(old)) {
-            if wanted.is_none_or(|wanted| old < wanted) {
-                info!(%group, replica = %old, "retiring a replica");
-                if let Err(failure) = self.retire(group).await {
-                    error!(%group, %failure, "replica not retired");
-                    return;
-                }
+        let gone = |old: ReplicaId| wanted.is_none_or(|wanted| old < wanted) && given(old);
+        if let Some(old) = here.filter(|&old| gone(old)) {
+            info!(%group, replica = %old, "retiring a replica");
+            if let Err(failure) = self.retire(group).await {
+                error!(%group, %failure, "replica not retired");
+                return;
             }
         }
         let Some(replica) = wanted else { return };
@@ -117,11 +116,7 @@ impl Host {
 
     /// Who can take a group over at once: the preferred node, else whoever is closest; rather one
     /// that may lead than one that rests itself.
-    pub(crate) fn heir(
-        &self,
-        group: &Group,
-        is_up: impl Fn(NodeId) -> bool,
-    ) -> Option<MemberView> {
+    pub(crate) fn heir(&self, group: &Group, is_up: impl Fn(NodeId) -> bool) -> Option<MemberView> {
         let map = self.map().borrow().clone()?;
         let placement = map.groups.get(&group.id())?;
         let stays: BTreeSet<ReplicaId> = placement.replicas.keys().copied().collect();

@@ -103,8 +103,7 @@ impl<'a> Look<'a> {
             if changes.len() >= most || !lacks || self.victims.contains_key(&group) {
                 continue;
             }
-            let lasting: Vec<NodeId> =
-                hosts.iter().copied().filter(|node| !doomed(node)).collect();
+            let lasting: Vec<NodeId> = hosts.iter().copied().filter(|node| !doomed(node)).collect();
             let free = self.board.takers().filter(|&node| self.is_free(group, node));
             let worth = |&node: &NodeId| {
                 let zones = self.board.zones(lasting.iter().copied().chain([node]));

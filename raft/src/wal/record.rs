@@ -44,10 +44,9 @@ impl Record {
         match self {
             Self::Entry { payload, .. } | Self::Purge { payload, .. } => payload,
             Self::Vote(payload) | Self::Committed(payload) => payload,
-            Self::Truncate { .. }
-            | Self::Host { .. }
-            | Self::Tombstone { .. }
-            | Self::Retire => &[],
+            Self::Truncate { .. } | Self::Host { .. } | Self::Tombstone { .. } | Self::Retire => {
+                &[]
+            }
         }
     }
 
