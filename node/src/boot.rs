@@ -34,6 +34,8 @@ use crate::identity::{self, IdentityError, NodeFile};
 /// How long a new node waits for the cluster that it joins.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 const JOIN_PAUSE: Duration = Duration::from_millis(250);
+/// A node that hears of no leader for this long asks whether it is still known.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Threads for Raft, the peer port and nothing else.
 const RAFT_THREADS: usize = 2;
 
@@ -395,18 +397,31 @@ async fn settle(
     Ok(())
 }
 
-/// Tells the cluster where this node is now, for as long as it takes to have a leader.
+/// Tells the cluster where this node is now, for as long as it takes to have a leader; and again when
+/// nobody was heard of for long: it may have been removed while it was cut off.
 async fn register(host: &Host, registration: Registration) {
     loop {
         let node = host.node();
         let command = Command::Register { node, registration: registration.clone() };
         match host.propose_meta(command).await {
             Ok(applied) => match applied.outcome {
-                Ok(_) => return,
+                Ok(_) => silence(host).await,
                 Err(Refusal::NotFound) => return host.mark_removed(),
                 Err(refusal) => return warn!(%refusal, "this node is not registered"),
             },
             Err(error) => tracing::debug!(%error, "not registered yet"),
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// Returns when this node has not known a leader of the meta group for [`SILENCE`].
+async fn silence(host: &Host) {
+    let mut since = Instant::now();
+    while since.elapsed() < SILENCE {
+        let meta = host.group(protocol::GroupId::META);
+        if meta.is_some_and(|meta| meta.leader().is_some()) {
+            since = Instant::now();
         }
         tokio::time::sleep(JOIN_PAUSE).await;
     }

@@ -97,7 +97,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     drop(guard);
     match ended? {
         End::Signal => Ok(()),
-        End::Removed => Ok(say_removed()),
+        End::Removed => {
+            say_removed();
+            Ok(())
+        }
         End::Restart => Err(run_again()),
     }
 }
