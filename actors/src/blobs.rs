@@ -20,8 +20,10 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 mod disk;
+mod keeper;
 
 use disk::Disk;
+pub(crate) use keeper::Kept;
 
 /// The largest blob: what one frame between nodes can carry, less its name.
 pub const BLOB_BYTES_MAX: usize = raft::network::FRAME_BYTES_MAX - 1024;
@@ -141,6 +143,16 @@ impl Blobs {
             }
         }
         Err(BlobError::Missing(blob.sha256))
+    }
+
+    /// Makes sure that this node has a blob; says whether it had to be brought.
+    async fn keep(&self, group: GroupId, tenant: TenantId, blob: Blob) -> Result<bool, BlobError> {
+        if self.disk.has(tenant, blob.sha256).await? {
+            return Ok(false);
+        }
+        let content = self.get(group, tenant, blob).await?;
+        self.disk.write(tenant, blob.sha256, content).await?;
+        Ok(true)
     }
 
     /// What other nodes may ask of this one's blobs.

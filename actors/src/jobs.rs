@@ -24,7 +24,7 @@ use crate::tenants::bounded;
 
 pub(crate) mod workers;
 
-pub use workers::{Load, Workers};
+pub use workers::{Load, Standing, Workers};
 
 /// A lease whose worker is not heard of for this long is given to another.
 const LEASE_TIMEOUT: Duration = Duration::from_secs(10);

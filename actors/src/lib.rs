@@ -20,6 +20,7 @@ pub mod remote;
 pub mod router;
 mod shard;
 pub mod slots;
+pub mod standing;
 pub mod system;
 mod tenants;
 pub mod work;

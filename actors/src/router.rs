@@ -166,9 +166,10 @@ impl Router {
             return Err(AskError::NotOwner { group, leader: self.leader(group) });
         };
         let (reply, answered) = oneshot::channel();
+        let changes = changes(&ask);
         mailboxes.deliver(Request { ask, reply })?;
         // The actor is killed when the node loses the group: what it had begun may still happen.
-        answered.await.unwrap_or(Err(AskError::Unknown { group }))
+        answered.await.unwrap_or_else(|_| Err(lost(group, changes)))
     }
 
     async fn ask_node(&self, node: NodeId, group: GroupId, ask: &Ask) -> Answered {
@@ -198,12 +199,7 @@ impl Router {
             }
             Err(CallFailure::TooLarge { .. }) => Err(AskError::TooLarge),
             Ok(ReplyFrame::DeadlineExceeded | ReplyFrame::Internal) | Err(CallFailure::Unknown) => {
-                // A question changes nothing, so it may be asked again.
-                if matches!(ask, Ask::Propose { .. } | Ask::Finished { .. } | Ask::Slab { .. }) {
-                    Err(AskError::Unknown { group })
-                } else {
-                    Err(AskError::NoLeader { group })
-                }
+                Err(lost(group, changes(ask)))
             }
         }
     }
@@ -235,4 +231,14 @@ impl Router {
     fn cache(&self) -> std::sync::MutexGuard<'_, BTreeMap<GroupId, NodeId>> {
         self.inner.cache.lock().unwrap_or_else(|_| std::process::abort())
     }
+}
+
+/// Whether it may have changed something that it went unanswered.
+fn changes(ask: &Ask) -> bool {
+    matches!(ask, Ask::Propose { .. } | Ask::Finished { .. } | Ask::Slab { .. })
+}
+
+/// What is known when the answer is lost. A question changes nothing, so it may be asked again.
+fn lost(group: GroupId, changes: bool) -> AskError {
+    if changes { AskError::Unknown { group } } else { AskError::NoLeader { group } }
 }

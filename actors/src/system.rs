@@ -19,6 +19,7 @@ use protocol::owner::Owner;
 use protocol::peer::{Ask, Work};
 use protocol::{GroupId, NodeId, codec};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use raft::members::Sight as _;
 use raft::{Group, Host};
 use tokio::sync::watch;
 use tracing::{debug, error, info};
@@ -28,19 +29,19 @@ use crate::audit::{self, KIND_SIGN, Signer};
 use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
 use crate::grants::{Grants, KIND_RECALL};
-use crate::jobs::Load;
-use crate::jobs::Workers;
 use crate::jobs::workers::{KIND_LOAD, KIND_WORK};
-use crate::remote::{Envelope, Inbound, PeerId, PeerState, PeerTransport, ReplyFrame};
+use crate::jobs::{Load, Workers};
+use crate::remote::{Envelope, Inbound, PeerId, PeerTransport, ReplyFrame};
 use crate::router::{KIND_ASK, Router};
 use crate::shard::{ShardSupervisor, Start};
 use crate::slots::{Nothing, Slots};
+use crate::standing::{Mouth, Outlook};
 use crate::work::Runner;
 
+/// How long a node that stops tries to find others for what it leads.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often new groups are looked for.
 const GROUPS_INTERVAL: Duration = Duration::from_millis(200);
-/// How often a node says how much it has to do.
-const LOAD_INTERVAL: Duration = Duration::from_millis(100);
 /// Failures of one shard's actors before the node gives up.
 const FAILURES_MAX: u32 = 5;
 /// Pause before the actors of a shard are made again, doubled with each failure.
@@ -59,6 +60,7 @@ pub struct System {
     pub runner: Runner,
     pub grants: Grants,
     signer: Signer,
+    mouth: Mouth,
     transport: Arc<OnceLock<Arc<dyn PeerTransport>>>,
     failed: watch::Receiver<bool>,
 }
@@ -90,9 +92,24 @@ impl System {
         let (supervisor, _) = Actor::spawn(None, NodeSupervisor, start).await?;
         let supervisor = BoundedRef::new(supervisor, CHANGES_MAX);
         tokio::spawn(follow_groups(Arc::clone(&host), supervisor));
-        tokio::spawn(publish_load(me, slots.clone(), runner.clone(), workers.clone()));
+        let kept = blobs.start_keeping();
+        let mouth = Mouth::new(me, &host, &slots, &runner, &workers, kept);
+        tokio::spawn(mouth.clone().note());
+        tokio::spawn(mouth.clone().rest());
         let transport = Arc::default();
-        Ok(Self { host, router, workers, slots, blobs, runner, grants, signer, transport, failed })
+        Ok(Self {
+            host,
+            router,
+            workers,
+            slots,
+            blobs,
+            runner,
+            grants,
+            signer,
+            mouth,
+            transport,
+            failed,
+        })
     }
 
     /// Connects the tree with those of other nodes.
@@ -102,9 +119,22 @@ impl System {
         self.router.set_transport(Arc::clone(transport));
         self.workers.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
-        let identity = self.host.peers().identity();
-        let (slots, runner) = (self.slots.clone(), self.runner.clone());
-        tokio::spawn(tell_load(identity.node, Arc::clone(transport), slots, runner));
+        tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
+    }
+
+    /// What the leaders of groups go by, beside what Raft knows; without a transport nobody is up.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        Outlook::new(&self.workers, &self.mouth, self.transport.get())
+    }
+
+    /// Before the process ends: tells every peer, which then gives this node nothing more and its
+    /// tasks to others, and hands over all that it leads. Gives the groups that nobody took.
+    pub async fn leave(&self) -> Vec<GroupId> {
+        self.host.leave();
+        self.mouth.stop(self.transport.get()).await;
+        let outlook = self.outlook();
+        self.host.hand_over_all(|node| outlook.is_up(node), HANDOVER_TIMEOUT).await
     }
 
     /// Signatures of replicas that have this head in their own state.
@@ -274,7 +304,8 @@ async fn follow_groups(host: Arc<Host>, supervisor: BoundedRef<Change>) {
     loop {
         ticks.tick().await;
         for group in host.groups() {
-            if !group.id().is_meta() && watched.insert(group.id()) {
+            // A group that went may come back as another replica.
+            if !group.id().is_meta() && watched.insert((group.id(), group.replica())) {
                 tokio::spawn(follow_ownership(group, supervisor.clone()));
             }
         }
@@ -298,39 +329,6 @@ async fn follow_ownership(group: Group, supervisor: BoundedRef<Change>) {
         }
         if leadership.changed().await.is_err() {
             return;
-        }
-    }
-}
-
-fn load_of(slots: &Slots, runner: &Runner) -> Load {
-    let documents = runner.documents_waiting() + slots.depth() as u64;
-    Load { slots: slots.settings().slots.max(1) as u32, documents, wall: crate::clock::wall() }
-}
-
-async fn publish_load(me: Worker, slots: Slots, runner: Runner, workers: Workers) {
-    let mut ticks = tokio::time::interval(LOAD_INTERVAL);
-    loop {
-        ticks.tick().await;
-        workers.note(me, load_of(&slots, &runner));
-    }
-}
-
-async fn tell_load(me: NodeId, transport: Arc<dyn PeerTransport>, slots: Slots, runner: Runner) {
-    let mut ticks = tokio::time::interval(LOAD_INTERVAL);
-    loop {
-        ticks.tick().await;
-        let Ok(load) = codec::encode(&load_of(&slots, &runner)) else { continue };
-        let load = Bytes::from(load);
-        let states = transport.states().borrow().clone();
-        for (peer, state) in states {
-            if !matches!(state, PeerState::Up { .. }) {
-                continue;
-            }
-            let envelope = Envelope::new(KIND_LOAD, me.0, load.clone());
-            if let Err(error) = transport.post(peer, envelope) {
-                // The next word replaces this one.
-                debug!(peer, %error, "load not told");
-            }
         }
     }
 }
@@ -382,7 +380,7 @@ fn reply<T: serde::Serialize>(answer: &T) -> ReplyFrame {
 }
 
 impl Inbound for Gate {
-    fn call(&self, _from: PeerId, envelope: Envelope) -> BoxFuture<'static, ReplyFrame> {
+    fn call(&self, from: PeerId, envelope: Envelope) -> BoxFuture<'static, ReplyFrame> {
         let gate = self.clone();
         Box::pin(async move {
             match envelope.kind {
@@ -409,6 +407,11 @@ impl Inbound for Gate {
                     }
                     Err(_) => ReplyFrame::Internal,
                 },
+                // One that must be known to have been heard.
+                KIND_LOAD => {
+                    gate.post(from, envelope);
+                    ReplyFrame::Ok(Bytes::new())
+                }
                 _ => ReplyFrame::Unsupported { max_version: crate::remote::WIRE_VERSION },
             }
         })

@@ -96,6 +96,12 @@ impl Runner {
         self.running().values().map(|(_, documents)| u64::from(*documents)).sum()
     }
 
+    /// Whether no task is here.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.running().is_empty()
+    }
+
     async fn run(&self, task: Assignment) {
         let Some(group) = self.inner.router.group_of(task.tenant) else { return };
         let result = match self.make(group, task).await {

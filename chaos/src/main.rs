@@ -19,7 +19,8 @@ use clap::{Parser, Subcommand};
 
 use report::Report;
 use scenarios::{
-    Run, concurrency, crash_all, crash_one, fsync_order, job_owner, month, once, rate, revoke,
+    Run, concurrency, crash_all, crash_one, fsync_order, grow, job_owner, month, move_kills, once,
+    rate, revoke, rolling,
 };
 
 /// The figures of the continuous build, which has minutes.
@@ -32,6 +33,8 @@ const SHORT: Rounds = Rounds {
     revoke: 40,
     once: 10,
     concurrency_s: 6,
+    grow_s: 6,
+    move_kills: 2,
 };
 /// The figures that a release is held to.
 const FULL: Rounds = Rounds {
@@ -43,6 +46,8 @@ const FULL: Rounds = Rounds {
     revoke: 2_000,
     once: 500,
     concurrency_s: 60,
+    grow_s: 60,
+    move_kills: 9,
 };
 
 /// Kill nodes, then look for what was acknowledged
@@ -109,6 +114,18 @@ enum Command {
         #[arg(long, default_value_t = FULL.concurrency_s)]
         secs: u64,
     },
+    /// 1, 3, 5 and again 3 nodes under a steady load of clients that retry once
+    Grow {
+        #[arg(long, default_value_t = FULL.grow_s)]
+        secs: u64,
+    },
+    /// A rolling restart of all nodes under the same load
+    Rolling,
+    /// Nodes die at every step of a replica's move
+    MoveKills {
+        #[arg(long, default_value_t = FULL.move_kills)]
+        rounds: u32,
+    },
     /// Every acknowledgement follows a completed sync of its records, seen by strace
     FsyncOrder,
     /// All of them, briefly
@@ -126,6 +143,9 @@ struct Rounds {
     revoke: u32,
     once: u32,
     concurrency_s: u64,
+    /// How long the load goes on after each change.
+    grow_s: u64,
+    move_kills: u32,
 }
 
 #[tokio::main]
@@ -154,6 +174,9 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::Revoke { fault, rounds } => revoke::run(run, fault, rounds).await,
         Command::Once { rounds } => once::run(run, rounds).await,
         Command::Concurrency { secs } => concurrency::run(run, secs).await,
+        Command::Grow { secs } => grow::run(run, secs).await,
+        Command::Rolling => rolling::run(run).await,
+        Command::MoveKills { rounds } => move_kills::run(run, rounds).await,
         Command::FsyncOrder => fsync_order::run(run).await,
         Command::Short => all(run, SHORT).await,
         Command::Full => all(run, FULL).await,
@@ -169,5 +192,8 @@ async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     revoke::run(run, None, rounds.revoke).await?;
     once::run(run, rounds.once).await?;
     concurrency::run(run, rounds.concurrency_s).await?;
+    grow::run(run, rounds.grow_s).await?;
+    rolling::run(run).await?;
+    move_kills::run(run, rounds.move_kills).await?;
     fsync_order::run(run).await
 }

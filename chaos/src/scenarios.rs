@@ -4,11 +4,14 @@ pub(crate) mod concurrency;
 pub(crate) mod crash_all;
 pub(crate) mod crash_one;
 pub(crate) mod fsync_order;
+pub(crate) mod grow;
 pub(crate) mod job_owner;
 pub(crate) mod month;
+pub(crate) mod move_kills;
 pub(crate) mod once;
 pub(crate) mod rate;
 pub(crate) mod revoke;
+pub(crate) mod rolling;
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,7 @@
 //! Who writes: one writer for each of at least one tenant per shard, through all nodes.
 
 pub(crate) mod hammer;
+pub(crate) mod steady;
 mod writer;
 
 use std::collections::BTreeSet;

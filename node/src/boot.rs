@@ -17,8 +17,8 @@ use actors::system::{Gate, System};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use protocol::jobs::Worker;
-use protocol::nodes::{LifeId, Registration};
-use protocol::{ClusterId, Digest, NodeId};
+use protocol::nodes::{LABEL_CHARS_MAX, LABELS_MAX, LifeId, Registration, WEIGHT_MAX};
+use protocol::{ClusterId, Digest, Name, NodeId};
 use raft::Host;
 use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services, Stream};
 use raft::node::{RaftService, Storage};
@@ -32,6 +32,7 @@ use crate::identity;
 
 mod entry;
 
+pub(crate) use entry::was_member;
 use entry::{Asked, Member};
 
 /// Threads for Raft, the peer port and nothing else.
@@ -177,7 +178,9 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let system = System::start(Arc::clone(&host), router, Workers::new(me), slots, blobs, signer);
     let system = system.await.map_err(|error| failed(&error.to_string()))?;
     let transport = connect(&host, &system, &doors, me, cookie).await?;
-    raft.handle().spawn(raft::members::run(Arc::clone(&host), up(&transport)));
+    let replace_after = Some(config.cluster.replace_after_s).filter(|&seconds| seconds > 0);
+    let replace_after = replace_after.map(|seconds| Duration::from_secs(u64::from(seconds)));
+    raft.handle().spawn(raft::members::run(Arc::clone(&host), system.outlook(), replace_after));
     info!(node = %identity.node, incarnation = me.incarnation, "node started");
     Ok(Node { config, host, system, transport, http, registration, _raft: raft })
 }
@@ -243,8 +246,33 @@ fn registration(
         http: format!("http://{}", told(&config.node.advertise_http, http)?),
         peer: told(&config.node.advertise_peer, peer)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        labels: labels(&config.node.labels)?,
+        weight: match config.node.weight {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+            weight => weight,
+        }
+        .min(WEIGHT_MAX),
         key: Signer::public(secret),
     })
+}
+
+/// `zone=a,rack=7`
+fn labels(text: &str) -> Result<BTreeMap<Name, String>, BootError> {
+    let wrong = |what: &str| BootError::Refused(format!("node.labels: {what}"));
+    let mut labels = BTreeMap::new();
+    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').ok_or_else(|| wrong("must be name=value"))?;
+        let name = Name::parse(name.trim()).map_err(|error| wrong(&error.to_string()))?;
+        let value = value.trim().to_owned();
+        if value.is_empty() || value.chars().count() > LABEL_CHARS_MAX {
+            return Err(wrong(&format!("a value has 1 to {LABEL_CHARS_MAX} characters")));
+        }
+        labels.insert(name, value);
+    }
+    if labels.len() > LABELS_MAX {
+        return Err(wrong(&format!("{} are more than {LABELS_MAX}", labels.len())));
+    }
+    Ok(labels)
 }
 
 /// Services of the peer port, which listens before there is anything to serve.
@@ -367,10 +395,4 @@ async fn follow_peers(host: Arc<Host>, transport: ClusterTransport) {
             return;
         }
     }
-}
-
-/// Whether a peer answers at the moment.
-pub fn up(transport: &ClusterTransport) -> impl Fn(NodeId) -> bool + Send + Sync + 'static {
-    let states = transport.states();
-    move |node| matches!(states.borrow().get(&node.0), Some(PeerState::Up { .. }))
 }

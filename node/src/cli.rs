@@ -100,7 +100,7 @@ enum Command {
     /// Export and verify the audit of a tenant or of the cluster
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Look at the cluster (operator)
+    /// Look at the cluster and change it (operator)
     #[command(subcommand)]
     Cluster(cluster::Command),
     /// Judge the built-in model
@@ -165,6 +165,12 @@ impl Context {
             Some(tenant) => Ok(client.for_tenant(tenant)?),
             None => Ok(client),
         }
+    }
+
+    /// A client of one node with the key of the caller.
+    fn client_of(&self, url: &str) -> Result<Client, Failure> {
+        let key = self.key()?.map_or_else(Credential::none, Credential::key);
+        Ok(Client::new(vec![url.to_owned()], key)?)
     }
 
     /// A client for the routes that take no key.

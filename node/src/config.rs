@@ -14,13 +14,14 @@ pub const DEFAULTS: &str = include_str!("../config.default.toml");
 /// A certificate must last for a few renewals that fail, and not be worth stealing.
 const CERTIFICATE_S: RangeInclusive<u32> = 6..=30 * 24 * 3600;
 /// Variables of the command line that are not settings of a node.
-pub const OF_THE_COMMAND_LINE: [&str; 26] = [
+pub const OF_THE_COMMAND_LINE: [&str; 27] = [
     "SKEP_ADVERTISE_HTTP",
     "SKEP_ADVERTISE_PEER",
     "SKEP_BIN",
     "SKEP_CLUSTER",
     "SKEP_CONFIG",
     "SKEP_DATA",
+    "SKEP_FAILPOINTS",
     "SKEP_HTTP",
     "SKEP_HTTP_PORT",
     "SKEP_JOIN",
@@ -57,6 +58,7 @@ pub fn environment() -> Vec<(String, String)> {
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub node: Node,
+    pub cluster: Cluster,
     pub inference: Inference,
     pub http: Http,
     pub log: Log,
@@ -73,6 +75,15 @@ pub struct Node {
     pub advertise_http: String,
     pub advertise_peer: String,
     pub certificate_s: u32,
+    pub labels: String,
+    pub weight: u32,
+}
+
+/// The cluster.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub replace_after_s: u32,
 }
 
 /// Inference.

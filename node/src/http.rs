@@ -17,6 +17,7 @@ pub mod json;
 pub mod keys;
 pub mod limits;
 pub mod metrics;
+pub mod nodes;
 pub mod openapi;
 pub mod plans;
 pub mod query;
@@ -49,7 +50,8 @@ pub fn routes(app: App) -> Result<axum::Router, serde_json::Error> {
         .merge(jobs::routes())
         .merge(usage::routes())
         .merge(audit::routes())
-        .merge(cluster::routes());
+        .merge(cluster::routes())
+        .merge(nodes::routes());
     let (router, _) = docs::publish(table)?;
     Ok(context::complete(router.with_state(app), edge))
 }

@@ -172,6 +172,12 @@ fn refused(refusal: &Refusal) -> (u16, &'static str) {
         | Refusal::JobEnded(_)
         | Refusal::Initialised
         | Refusal::BadToken
+        | Refusal::NodeIs { .. }
+        | Refusal::LastNode { .. }
+        | Refusal::NodeHolds { .. }
+        | Refusal::Moving { .. }
+        | Refusal::BreaksQuorum { .. }
+        | Refusal::NoVoter { .. }
         | Refusal::StaleAsk => (409, "conflict"),
         Refusal::StaleOwner { .. } => (503, "no_leader"),
         Refusal::ScopeMissing(_) | Refusal::ScopesExceeded => (403, "scope_missing"),

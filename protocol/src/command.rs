@@ -7,13 +7,14 @@ use crate::idempotency::Once;
 use crate::jobs::Worker;
 use crate::keys::{Key, Scope};
 use crate::limits::Policy;
-use crate::nodes::Node;
+use crate::nodes::{Node, State};
 use crate::owner::{Epoch, OpenOwner, Owner};
 use crate::peer::{LimitsView, Slab};
 use crate::plans::Plan;
 use crate::tenants::Tenant;
 use crate::{
-    KeyId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits, nodes, tenants, usage,
+    GroupId, KeyId, NodeId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits, nodes,
+    tenants, usage,
 };
 
 /// Commands in one entry, at most.
@@ -188,6 +189,18 @@ pub enum Refusal {
     BadToken,
     #[error("the cluster already has an operator key")]
     Initialised,
+    #[error("{node} is {}", .state.name())]
+    NodeIs { node: NodeId, state: State },
+    #[error("{node} is the last node that works")]
+    LastNode { node: NodeId },
+    #[error("{node} still holds {replicas} replicas")]
+    NodeHolds { node: NodeId, replicas: u64 },
+    #[error("a change of group {group} is under way")]
+    Moving { group: GroupId },
+    #[error("group {group} would be left with {left} of {needed} voters that it needs")]
+    BreaksQuorum { group: GroupId, left: u64, needed: u64 },
+    #[error("{node} has no voting replica of group {group}")]
+    NoVoter { group: GroupId, node: NodeId },
     /// To the caller the same as [`Refusal::NotFound`]; but no tenant's audit can tell of it.
     #[error("not found")]
     NoTenant,

@@ -1,7 +1,7 @@
 //! The cluster map: nodes, groups, replicas, operators. Kept by the meta group.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,14 @@ pub const TOKENS_MAX: usize = 1_000;
 pub const TOKEN_TTL_MAX_S: u64 = 3_600;
 /// Nodes that there can be.
 pub const NODES_MAX: usize = 200;
+/// The label by which replicas are spread.
+pub const ZONE: &str = "zone";
+/// Labels of one node.
+pub const LABELS_MAX: usize = 16;
+/// Characters in the value of a label.
+pub const LABEL_CHARS_MAX: usize = 63;
+/// The largest weight of a node.
+pub const WEIGHT_MAX: u32 = 1_000;
 
 /// The name of one start of one node, drawn at random: two processes on copies of one directory
 /// have different ones.
@@ -80,6 +88,11 @@ pub struct Registration {
     /// `host:port`
     pub peer: String,
     pub version: String,
+    /// Where the node stands, for operators; [`ZONE`] is the one that placement goes by.
+    pub labels: BTreeMap<Name, String>,
+    /// How much it can take beside others: of two nodes, one with twice the weight gets twice as
+    /// much. At least 1.
+    pub weight: u32,
     /// The node's public key for signatures (Ed25519).
     pub key: [u8; 32],
 }
@@ -97,22 +110,89 @@ impl Registration {
     }
 }
 
+/// What operators want of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    #[default]
+    Active,
+    /// To lead nothing and to get nothing new; what it holds stays.
+    Draining,
+    /// It said that it leads nothing and runs nothing.
+    Drained,
+    /// To lose everything, and then its place in the cluster.
+    Removing,
+}
+
+impl State {
+    /// As operators read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Removing => "removing",
+        }
+    }
+}
+
 /// A node as the cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     pub id: NodeId,
     pub registration: Registration,
     pub joined_at: Time,
+    pub state: State,
+    /// It was away for so long that its replicas are to be made again elsewhere.
+    pub lost: bool,
+}
+
+impl Node {
+    /// Whether it may lead, and be given replicas and tasks.
+    #[must_use]
+    pub fn takes_more(&self) -> bool {
+        self.state == State::Active && !self.lost
+    }
+
+    /// The zone that it stands in, if it says so.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        let labels = &self.registration.labels;
+        labels.iter().find(|(name, _)| name.as_str() == ZONE).map(|(_, zone)| zone.as_str())
+    }
 }
 
 /// Where a group should live. The group's own membership follows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     pub replicas: BTreeMap<ReplicaId, NodeId>,
+    /// Of these, the ones that voted in the last membership that the group's leader told of.
+    pub voting: BTreeSet<ReplicaId>,
+    /// Of these, the ones that are to go. One is dropped when the group's leader has told of a
+    /// membership without it; only then may its node forget it.
+    pub leaving: BTreeSet<ReplicaId>,
+    /// Log index of the membership that was told last.
+    pub told: u64,
     /// The node that should lead, when it is up and caught up.
     pub preferred: NodeId,
+    /// An operator chose the preferred node: evening out leaves it alone.
+    pub pinned: bool,
     /// Counts changes.
     pub epoch: u64,
+}
+
+impl Placement {
+    /// Replicas that vote and stay.
+    pub fn settled(&self) -> impl Iterator<Item = (ReplicaId, NodeId)> {
+        let stays = |id: &ReplicaId| self.voting.contains(id) && !self.leaving.contains(id);
+        self.replicas.iter().filter(move |(id, _)| stays(id)).map(|(&id, &node)| (id, node))
+    }
+
+    /// Whether a replica is on its way in or out.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        !self.leaving.is_empty() || self.replicas.keys().any(|id| !self.voting.contains(id))
+    }
 }
 
 /// What only members of the cluster may know.
@@ -292,8 +372,42 @@ pub enum Command {
         group: GroupId,
         node: NodeId,
     },
+    /// A replica is to go; refused when too few others vote.
+    RemoveReplica {
+        group: GroupId,
+        replica: ReplicaId,
+    },
+    /// The leader of a group tells of its committed membership.
+    Confirm {
+        group: GroupId,
+        /// Log index of the membership; an older one than the last is refused.
+        index: u64,
+        voting: BTreeSet<ReplicaId>,
+        members: BTreeSet<ReplicaId>,
+    },
     Prefer {
         group: GroupId,
+        node: NodeId,
+    },
+    /// The same by an operator's wish, which evening out leaves alone.
+    Pin {
+        group: GroupId,
+        node: NodeId,
+    },
+    /// Forgets the operators' wishes for leaders.
+    Unpin,
+    /// What operators want of a node, or that a draining one is drained.
+    SetState {
+        node: NodeId,
+        state: State,
+    },
+    /// Whether a node was away for too long.
+    SetLost {
+        node: NodeId,
+        lost: bool,
+    },
+    /// A node that is being removed and holds nothing leaves the map.
+    RemoveNode {
         node: NodeId,
     },
     /// Nothing changes; the digest of the map is taken here.
@@ -318,6 +432,8 @@ mod tests {
             http: String::new(),
             peer: String::new(),
             version: String::new(),
+            labels: BTreeMap::new(),
+            weight: 1,
             key: [0; 32],
         }
     }

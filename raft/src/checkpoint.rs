@@ -116,10 +116,7 @@ impl Checkpoint {
         group: GroupId,
         replica: ReplicaId,
     ) -> Result<(Self, Option<Loaded>), CheckpointError> {
-        let path = dir.join(format!("{}.redb", group.0));
-        let state = Mutex::default();
-        let holding = Mutex::default();
-        let checkpoint = Self { inner: Arc::new(Inner { path, group, replica, holding, state }) };
+        let checkpoint = Self::at(dir, group, replica);
         if !checkpoint.inner.path.exists() {
             return Ok((checkpoint, None));
         }
@@ -129,6 +126,17 @@ impl Checkpoint {
             None => checkpoint.remove()?,
         }
         Ok((checkpoint, loaded))
+    }
+
+    fn at(dir: &Path, group: GroupId, replica: ReplicaId) -> Self {
+        let path = dir.join(format!("{}.redb", group.0));
+        let (holding, state) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { path, group, replica, holding, state }) }
+    }
+
+    /// Removes the file of whichever replica of the group there was.
+    pub(crate) fn discard(dir: &Path, group: GroupId) -> Result<(), CheckpointError> {
+        Self::at(dir, group, ReplicaId(0)).remove()
     }
 
     /// The directory is made if it is not there.

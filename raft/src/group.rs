@@ -1,7 +1,8 @@
 //! One group on this node: the handle that actors propose and read through.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,10 @@ use crate::types::{Payload, Raft};
 
 /// How long an exact read may take to hear from a quorum.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long proposals that are under way may hold up a hand-over.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a hand-over may take before proposals are taken again.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why there is no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +87,8 @@ pub(crate) struct Inner {
     proposer: Proposer,
     leadership: watch::Receiver<Leadership>,
     written: watch::Receiver<Option<Figures>>,
+    /// The replica is stopped on purpose.
+    stopped: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -111,13 +118,25 @@ impl Group {
         let (published, leadership) = watch::channel(Leadership::default());
         let proposer = proposer::start(id, raft.clone());
         let watched = watch_leadership(id, life, raft.clone(), shared.clone(), published);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let on_purpose = Arc::clone(&stopped);
         tokio::spawn(async move {
             watched.await;
-            // Nothing stops a group on purpose: its core has ended by a fault.
-            error!(group = %id, "the Raft core of a group has ended");
-            dead.send_replace(Some(id));
+            if !on_purpose.load(Ordering::Acquire) {
+                error!(group = %id, "the Raft core of a group has ended");
+                dead.send_replace(Some(id));
+            }
         });
-        Self { inner: Arc::new(Inner { id, replica, raft, shared, proposer, leadership, written }) }
+        let inner = Inner { id, replica, raft, shared, proposer, leadership, written, stopped };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Ends the replica's Raft core and waits for it.
+    pub(crate) async fn stop(&self) {
+        self.inner.stopped.store(true, Ordering::Release);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            debug!(group = %self.inner.id, %error, "the Raft core ended badly");
+        }
     }
 
     /// The group's number.
@@ -200,6 +219,12 @@ impl Group {
         self.inner.shared.view()
     }
 
+    /// Whether this node leads and its ownership is open.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.inner.leadership.borrow().owned.is_some()
+    }
+
     /// The node that leads, as far as this one knows.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
@@ -274,12 +299,56 @@ impl Group {
             && effective.membership().get_joint_config().len() == 1
     }
 
-    /// Hands leadership to a replica that has caught up.
-    pub async fn transfer(&self, to: ReplicaId) {
-        if let Err(error) = self.inner.raft.trigger().transfer_leader(to.0).await {
-            debug!(group = %self.inner.id, %error, "leadership not transferred");
-        }
+    /// The committed membership, when nothing of it is under way.
+    #[must_use]
+    pub(crate) fn settled(&self) -> Option<Settled> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let committed = &metrics.committed_membership_config;
+        let membership = committed.membership();
+        let whole = committed.log_id() == metrics.membership_config.log_id()
+            && membership.get_joint_config().len() == 1;
+        whole.then(|| Settled {
+            index: committed.log_id().map_or(0, |id| id.index),
+            voting: membership.voter_ids().map(ReplicaId).collect(),
+            members: membership.nodes().map(|(&id, _)| ReplicaId(id)).collect(),
+        })
     }
+
+    /// Whether a membership change stopped half-way: what it began is committed, its end is not
+    /// even proposed.
+    #[must_use]
+    pub(crate) fn is_half_changed(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let effective = &metrics.membership_config;
+        metrics.committed_membership_config.log_id() == effective.log_id()
+            && effective.membership().get_joint_config().len() > 1
+    }
+
+    /// Hands leadership to a replica that has caught up. What was proposed before ends first, and
+    /// what is proposed meanwhile is told that nothing was changed: nobody is left with an unknown
+    /// outcome. Returns whether this replica leads no more.
+    pub async fn hand_over(&self, to: ReplicaId) -> bool {
+        let _closed = self.inner.proposer.close(CLOSE_TIMEOUT).await;
+        if let Err(error) = self.inner.raft.trigger().transfer_leader(to.0).await {
+            debug!(group = %self.inner.id, %error, "leadership not handed over");
+            return false;
+        }
+        let mut leadership = self.leadership();
+        // Until somebody else leads, so that those who hand over many do so in turn.
+        let lost = leadership.wait_for(|now| now.owned.is_none() && now.leader.is_some());
+        let handed = tokio::time::timeout(HANDOVER_TIMEOUT, lost).await;
+        handed.is_ok_and(|seen| seen.is_ok())
+    }
+}
+
+/// A membership that is committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) index: u64,
+    pub(crate) voting: BTreeSet<ReplicaId>,
+    pub(crate) members: BTreeSet<ReplicaId>,
 }
 
 /// Follows elections; opens the ownership when this node has won one.

@@ -4,6 +4,7 @@
 
 pub mod apply;
 mod checkpoint;
+pub mod failpoint;
 pub mod group;
 mod log;
 pub mod machine;

@@ -1,143 +1,211 @@
 //! Makes the groups' memberships follow the cluster map.
 //!
 //! The meta leader alone changes the map ([`crate::placement`]); the leader of each group alone
-//! changes its membership, one step at a time: learner, caught up, voter. A step that a crash
-//! interrupts is seen and finished by the next leader, for both compare what is with what should be.
+//! changes its membership, one step at a time, and tells the map what came of it. A step that a
+//! crash interrupts is seen and finished by the next leader, for both compare what is with what
+//! should be. The order of a move: learner, caught up, voter; told; the old replica is to go; it
+//! leads no more, votes no more; told; only then its node forgets it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
-use protocol::nodes::Map;
-use protocol::{GroupId, NodeId, ReplicaId};
-use tracing::{debug, info};
+use futures::future::join_all;
+use protocol::nodes::{Command, Map, Node};
+use protocol::{GroupId, NodeId};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
-use crate::group::Group;
+use crate::failpoint;
+use crate::group::{Group, MemberView};
 use crate::node::Host;
+use crate::node::residence::HANDOVERS_MAX;
 use crate::placement;
-use crate::types::Member;
 
-/// How often what is and what should be are compared.
+mod step;
+
+/// How often what is and what should be are compared when nothing was to be done.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// The same while there is something to do.
+const BUSY: Duration = Duration::from_millis(40);
 /// A learner this close to the leader may vote.
 const CAUGHT_UP: u64 = 100;
 /// A leader hands over only to a replica this close.
-const TRANSFER_LAG: u64 = 4;
+pub(crate) const TRANSFER_LAG: u64 = 64;
 /// A step that takes longer is looked at again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Rounds that a leader waits between two transfers of one group: a failed one costs seconds.
-const TRANSFER_PAUSE: u32 = 25;
+/// How long a leader waits between two transfers of one group: a failed one costs seconds.
+const TRANSFER_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs for ever. `is_up` says whether a node answers at the moment.
-pub async fn run(host: Arc<Host>, is_up: impl Fn(NodeId) -> bool + Send + Sync + 'static) {
-    let is_up = Arc::new(is_up);
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut pauses: std::collections::BTreeMap<GroupId, u32> = std::collections::BTreeMap::new();
+/// What a leader must know of other nodes, beside what Raft tells it.
+pub trait Sight: Send + Sync + 'static {
+    /// Whether a node answers and is not about to stop.
+    fn is_up(&self, node: NodeId) -> bool;
+
+    /// Whether a node has, beside the log, all that the entries of the group up to `index` name.
+    fn has_all(&self, node: NodeId, group: GroupId, index: u64) -> bool;
+}
+
+/// What this node remembers from look to look. Nothing of it need survive.
+struct Keeper<S> {
+    host: Arc<Host>,
+    sight: Arc<S>,
+    replace_after: Option<Duration>,
+    /// Since when nodes do not answer, while this node leads the meta group.
+    absent: BTreeMap<NodeId, Instant>,
+    /// No transfer of a group before this.
+    pauses: BTreeMap<GroupId, Instant>,
+    farewells: step::Farewells,
+}
+
+/// Runs for ever. A node that does not answer for `replace_after` is lost: its replicas are made
+/// again elsewhere.
+pub async fn run<S: Sight>(host: Arc<Host>, sight: S, replace_after: Option<Duration>) {
+    let mut changes = host.map();
+    let mut keeper = Keeper {
+        host,
+        sight: Arc::new(sight),
+        replace_after,
+        absent: BTreeMap::new(),
+        pauses: BTreeMap::new(),
+        farewells: step::Farewells::default(),
+    };
+    let mut busy = false;
     loop {
-        ticks.tick().await;
-        let Some(map) = host.map().borrow().clone() else { continue };
-        place(&host, &map).await;
+        let pause = tokio::time::sleep(if busy { BUSY } else { INTERVAL });
+        tokio::select! {
+            () = pause => {}
+            // A change of the map may be what a group waits for; a burst of them is one.
+            changed = changes.changed() => match changed {
+                Ok(()) => tokio::time::sleep(BUSY / 4).await,
+                Err(_) => return,
+            },
+        }
+        let Some(map) = changes.borrow_and_update().clone() else { continue };
+        // Whoever leads after this node will do what is due.
+        busy = !keeper.host.is_leaving() && keeper.look(&map).await;
+    }
+}
+
+impl<S: Sight> Keeper<S> {
+    /// Does what is due; `true` if that was anything.
+    async fn look(&mut self, map: &Arc<Map>) -> bool {
+        let mut busy = self.place(map).await;
+        let led = self.host.groups().into_iter().filter(Group::leads);
+        let handed: Vec<(Group, MemberView)> = led
+            .filter_map(|group| self.heir(map, &group).map(|heir| (group, heir)))
+            .take(HANDOVERS_MAX)
+            .collect();
+        busy |= !handed.is_empty();
+        join_all(handed.iter().map(|(group, heir)| hand_over(group, heir))).await;
+        let again = Instant::now() + TRANSFER_PAUSE;
+        self.pauses.extend(handed.into_iter().map(|(group, _)| (group.id(), again)));
         let mut steps = Vec::new();
-        for group in host.groups() {
-            if group.leadership().borrow().owned.is_none() {
-                pauses.remove(&group.id());
-                continue;
-            }
-            let pause = pauses.entry(group.id()).or_default();
-            *pause = pause.saturating_sub(1);
-            let may_transfer = *pause == 0;
-            if may_transfer && transfer(&host, &map, &group, &*is_up).await {
-                *pause = TRANSFER_PAUSE;
-                continue;
-            }
-            let map = Arc::clone(&map);
+        for group in self.host.groups().into_iter().filter(Group::leads) {
+            let step = step::Step {
+                host: &self.host,
+                sight: &*self.sight,
+                map,
+                group: group.clone(),
+                farewells: self.farewells.clone(),
+            };
             steps.push(async move {
-                let step = step(&map, &group);
-                if tokio::time::timeout(STEP_TIMEOUT, step).await.is_err() {
+                let taken = tokio::time::timeout(STEP_TIMEOUT, step.take()).await;
+                taken.unwrap_or_else(|_| {
                     debug!(group = %group.id(), "membership step takes long");
-                }
+                    true
+                })
             });
         }
-        futures::future::join_all(steps).await;
+        busy | join_all(steps).await.into_iter().any(|taken| taken)
     }
-}
 
-/// The meta leader's part: the map.
-async fn place(host: &Host, map: &Map) {
-    let leads =
-        host.group(GroupId::META).is_some_and(|meta| meta.leadership().borrow().owned.is_some());
-    if !leads {
-        return;
-    }
-    for command in placement::plan(map) {
-        let shown = format!("{command:?}");
-        match host.propose_meta(command).await {
-            Ok(applied) => match applied.outcome {
-                Ok(_) => debug!(change = shown, "placement changed"),
-                Err(refusal) => debug!(change = shown, %refusal, "placement not changed"),
-            },
-            Err(error) => {
-                debug!(%error, "placement not changed");
-                return;
+    /// The meta leader's part: the map.
+    async fn place(&mut self, map: &Map) -> bool {
+        if !self.host.group(GroupId::META).is_some_and(|meta| meta.leads()) {
+            self.absent.clear();
+            return false;
+        }
+        let up = self.up(map);
+        let mut changes = self.absences(map, &up);
+        changes.extend(placement::plan(map, &up));
+        let any = !changes.is_empty();
+        for command in changes {
+            if matches!(command, Command::AddReplica { .. }) {
+                failpoint::hit("place-add");
+            }
+            if matches!(command, Command::RemoveReplica { .. }) {
+                failpoint::hit("place-remove");
+            }
+            if !change(&self.host, command).await {
+                break;
             }
         }
+        any
+    }
+
+    fn up(&self, map: &Map) -> BTreeSet<NodeId> {
+        let me = self.host.node();
+        map.nodes.keys().copied().filter(|&node| node == me || self.sight.is_up(node)).collect()
+    }
+
+    /// Nodes that have been away for too long, and those that are back.
+    fn absences(&mut self, map: &Map, up: &BTreeSet<NodeId>) -> Vec<Command> {
+        let now = Instant::now();
+        self.absent.retain(|node, _| !up.contains(node) && map.nodes.contains_key(node));
+        for &node in map.nodes.keys().filter(|node| !up.contains(node)) {
+            self.absent.entry(node).or_insert(now);
+        }
+        let is_lost = |node: &Node| match (self.absent.get(&node.id), self.replace_after) {
+            (None, _) => false,
+            (Some(since), Some(after)) => node.lost || since.elapsed() >= after,
+            (Some(_), None) => node.lost,
+        };
+        let changed = map.nodes.values().filter(|node| node.lost != is_lost(node));
+        changed.map(|node| Command::SetLost { node: node.id, lost: !node.lost }).collect()
+    }
+
+    /// Who should lead instead of this node and can do so at once, or must because this one may not
+    /// go on.
+    fn heir(&self, map: &Map, group: &Group) -> Option<MemberView> {
+        let placement = map.groups.get(&group.id())?;
+        let me = self.host.node();
+        let takes = |node: NodeId| map.nodes.get(&node).is_some_and(Node::takes_more);
+        let must = !takes(me) || placement.leaving.contains(&group.replica());
+        let wanted = placement.preferred != me && (!group.id().is_meta() || placement.pinned);
+        let paused = self.pauses.get(&group.id()).is_some_and(|until| Instant::now() < *until);
+        if paused || !(must || wanted) || !group.is_settled() {
+            return None;
+        }
+        let heir = self.host.heir(group, |node| self.sight.is_up(node))?;
+        // From one that rests to another that rests nothing is gained.
+        let gains = takes(heir.node) || placement.leaving.contains(&group.replica());
+        (gains && (must || heir.node == placement.preferred)).then_some(heir)
     }
 }
 
-/// One step of a group's membership towards the map.
-async fn step(map: &Map, group: &Group) {
-    let Some(placement) = map.groups.get(&group.id()) else { return };
-    if !group.is_settled() {
-        return;
-    }
-    let members = group.members();
-    let known: BTreeSet<ReplicaId> = members.iter().map(|member| member.replica).collect();
-    let missing = placement.replicas.iter().find(|(replica, _)| !known.contains(replica));
-    if let Some((&replica, &node)) = missing {
-        info!(group = %group.id(), %replica, %node, "adding a learner");
-        let added = group.raft().add_learner(replica.0, Member { node }, false).await;
-        if let Err(error) = added {
-            debug!(group = %group.id(), %error, "learner not added");
-        }
-        return;
-    }
-    let wanted: BTreeSet<ReplicaId> =
-        placement::voters(map, group.id()).into_iter().map(|(replica, _)| replica).collect();
-    let ready = members.iter().find(|member| {
-        let close = member.lag.is_some_and(|lag| lag <= CAUGHT_UP);
-        !member.voter && close && wanted.contains(&member.replica)
-    });
-    if let Some(ready) = ready {
-        let replica = ready.replica;
-        info!(group = %group.id(), %replica, node = %ready.node, "learner becomes voter");
-        let change = ChangeMembers::AddVoterIds(BTreeSet::from([replica.0]));
-        if let Err(error) = group.raft().change_membership(change, true).await {
-            debug!(group = %group.id(), %error, "voter not added");
-        }
+async fn hand_over(group: &Group, heir: &MemberView) {
+    info!(group = %group.id(), to = %heir.node, "handing leadership over");
+    failpoint::hit("move-transfer");
+    if !group.hand_over(heir.replica).await {
+        warn!(group = %group.id(), to = %heir.node, "leadership not handed over");
     }
 }
 
-/// Hands leadership to the preferred node when that can take over at once.
-async fn transfer(
-    host: &Host,
-    map: &Map,
-    group: &Group,
-    is_up: &(dyn Fn(NodeId) -> bool + Send + Sync),
-) -> bool {
-    let Some(placement) = map.groups.get(&group.id()) else { return false };
-    let to = placement.preferred;
-    if group.id().is_meta() || to == host.node() || !is_up(to) || !group.is_settled() {
-        return false;
+/// Proposes a change of the map; `false` when the meta group cannot be reached.
+async fn change(host: &Host, command: Command) -> bool {
+    let shown = format!("{command:?}");
+    match host.propose_meta(command).await {
+        Ok(applied) => {
+            match applied.outcome {
+                Ok(_) => debug!(change = shown, "map changed"),
+                Err(refusal) => debug!(change = shown, %refusal, "map not changed"),
+            }
+            true
+        }
+        Err(error) => {
+            debug!(change = shown, %error, "map not changed");
+            false
+        }
     }
-    let members = group.members();
-    let ready = members.iter().find(|member| {
-        let close = member.lag.is_some_and(|lag| lag <= TRANSFER_LAG);
-        member.node == to && member.voter && close
-    });
-    let Some(ready) = ready else { return false };
-    info!(group = %group.id(), %to, "handing leadership over");
-    group.transfer(ready.replica).await;
-    true
 }

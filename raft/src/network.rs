@@ -168,6 +168,12 @@ impl Peers {
         &self.trust
     }
 
+    /// The nodes whose addresses are known.
+    #[must_use]
+    pub fn known(&self) -> Vec<NodeId> {
+        self.trust.directory().nodes.keys().copied().collect()
+    }
+
     fn address(&self, node: NodeId) -> Option<String> {
         if let Some(address) = self.overrides.get(&node) {
             return Some(address.clone());

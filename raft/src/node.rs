@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use protocol::{GroupId, NodeId, ReplicaId, Reply, Time, codec};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::apply::{Applier, Shared};
 use crate::checkpoint::keeper::{self, Keeper};
@@ -30,6 +31,7 @@ use crate::types::{Member, Raft};
 use crate::wal::Wal;
 
 mod meta;
+pub(crate) mod residence;
 mod service;
 
 pub use service::{JoinAnswer, JoinRequest, RaftService, Welcome, token_digest};
@@ -97,6 +99,10 @@ pub struct Host {
     hosting: tokio::sync::Mutex<()>,
     map: watch::Sender<Option<Arc<Map>>>,
     dead: watch::Sender<Option<GroupId>>,
+    /// This node is no more in the cluster.
+    removed: watch::Sender<bool>,
+    /// It is about to stop, so it takes no leadership.
+    leaving: AtomicBool,
 }
 
 impl std::fmt::Debug for Host {
@@ -164,6 +170,8 @@ impl Host {
             hosting: tokio::sync::Mutex::new(()),
             map: watch::Sender::new(None),
             dead: watch::Sender::new(None),
+            removed: watch::Sender::new(false),
+            leaving: AtomicBool::new(false),
             peers,
         });
         host.host_known(hosted).await?;
@@ -226,17 +234,20 @@ impl Host {
         replica: ReplicaId,
     ) -> Result<Group, HostError> {
         let _one_at_a_time = self.hosting.lock().await;
-        if let Some(group) = self.group(group) {
-            return Ok(group);
+        if let Some(running) = self.group(group).filter(|running| running.replica() == replica) {
+            return Ok(running);
         }
         let log = self.wal.group(group.0);
-        match log.replica() {
-            Some(known) if known != replica.0 => {
-                let why = format!("replica {known} lives here, not {replica}");
-                return Err(HostError::Start { group, why });
+        let refused = |why: String| Err(HostError::Start { group, why });
+        match (log.replica(), log.retired()) {
+            (Some(known), _) if known != replica.0 => {
+                return refused(format!("replica {known} lives here, not {replica}"));
             }
-            Some(_) => {}
-            None => log.host(replica.0).await?,
+            (_, Some(retired)) if retired >= replica.0 => {
+                return refused(format!("replica {retired} lived here, {replica} may not"));
+            }
+            (Some(_), _) => {}
+            (None, _) => log.host(replica.0).await?,
         }
         self.run(group, replica).await
     }
@@ -334,15 +345,14 @@ impl Host {
         while map.changed().await.is_ok() {
             let Some(now) = map.borrow_and_update().clone() else { continue };
             self.learn_directory(&now).await;
-            for &group in now.groups.keys() {
-                let Some(replica) = now.replica_on(group, self.life.node) else { continue };
-                if self.group(group).is_some() || group.is_meta() {
-                    continue;
-                }
-                info!(%group, %replica, "hosting a new replica");
-                if let Err(failure) = self.host_boxed(group, replica).await {
-                    error!(%group, %failure, "replica not hosted");
-                }
+            // Ids are given once: one that was given and is not there was taken away for good,
+            // however old this map is.
+            if self.life.node.0 < now.next_node && !now.nodes.contains_key(&self.life.node) {
+                self.mark_removed();
+                return;
+            }
+            for &group in now.groups.keys().filter(|group| !group.is_meta()) {
+                self.follow_group(&now, group).await;
             }
         }
     }

@@ -7,7 +7,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use protocol::command::{ENTRY_BYTES_MAX, PROPOSALS_MAX};
 use protocol::owner::Epoch;
 use protocol::{Applied, Entry, GroupId, NodeId, Proposal, codec};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{RwLock, RwLockWriteGuard, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -23,6 +23,8 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Proposer {
     group: GroupId,
     queue: mpsc::Sender<Waiting>,
+    /// Held for reading by each proposal that is under way.
+    gate: RwLock<()>,
 }
 
 struct Waiting {
@@ -35,7 +37,7 @@ struct Waiting {
 pub(crate) fn start(group: GroupId, raft: Raft) -> Proposer {
     let (queue, waiting) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(run(group, raft, waiting));
-    Proposer { group, queue }
+    Proposer { group, queue, gate: RwLock::new(()) }
 }
 
 impl Proposer {
@@ -45,6 +47,9 @@ impl Proposer {
         proposal: Proposal,
     ) -> Result<Applied, ProposeError> {
         let group = self.group;
+        // Closed: whoever leads next is to be asked.
+        let not_leader = ProposeError::NotLeader { group, leader: None };
+        let _under_way = self.gate.try_read().map_err(|_| not_leader)?;
         let (outcome, applied) = oneshot::channel();
         let waiting = Waiting { epoch, proposal, since: Instant::now(), outcome };
         self.queue.try_send(waiting).map_err(|error| match error {
@@ -52,6 +57,12 @@ impl Proposer {
             mpsc::error::TrySendError::Closed(_) => ProposeError::NotLeader { group, leader: None },
         })?;
         applied.await.unwrap_or(Err(ProposeError::Unknown { group }))
+    }
+
+    /// Takes no more proposals while the guard lives; returns when those under way have ended, or
+    /// without a guard after `timeout`.
+    pub(crate) async fn close(&self, timeout: Duration) -> Option<RwLockWriteGuard<'_, ()>> {
+        tokio::time::timeout(timeout, self.gate.write()).await.ok()
     }
 }
 

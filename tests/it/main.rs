@@ -3,6 +3,7 @@
 mod audit;
 mod bad_input;
 mod checkpoints;
+mod cluster;
 mod failover;
 mod house;
 mod isolation;

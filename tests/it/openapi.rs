@@ -10,12 +10,13 @@ use tests::{Cluster, Options};
 use crate::stage::{on_three_nodes, same};
 
 /// What the contract promises of this build; a route that goes missing is a broken promise.
-const PROMISED: [&str; 49] = [
+const PROMISED: [&str; 56] = [
     "DELETE /v1/keys/{id}",
     "DELETE /v1/tenants/{id}",
     "GET /admin/v1/audit",
     "GET /admin/v1/audit/export",
     "GET /admin/v1/cluster",
+    "GET /admin/v1/plan",
     "GET /admin/v1/shards/{id}/digest",
     "GET /admin/v1/trust",
     "GET /autoscale",
@@ -46,7 +47,13 @@ const PROMISED: [&str; 49] = [
     "PATCH /v1/tenants/{id}",
     "POST /admin/v1/init",
     "POST /admin/v1/join-tokens",
+    "POST /admin/v1/nodes/{id}/drain",
+    "POST /admin/v1/nodes/{id}/remove",
+    "POST /admin/v1/nodes/{id}/restart",
+    "POST /admin/v1/nodes/{id}/undrain",
+    "POST /admin/v1/rebalance",
     "POST /admin/v1/shards/{id}/digest",
+    "POST /admin/v1/shards/{id}/transfer",
     "POST /v1/analyze",
     "POST /v1/jobs",
     "POST /v1/keys",

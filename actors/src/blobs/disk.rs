@@ -58,6 +58,12 @@ impl Disk {
         .await
     }
 
+    /// Whether there is a file for the content; it is not read.
+    pub(super) async fn has(&self, tenant: TenantId, digest: Digest) -> io::Result<bool> {
+        let dir = Arc::clone(&self.dir);
+        self.blocking(move || path_of(&dir, tenant, digest).try_exists()).await
+    }
+
     /// The content, if it is here; damaged content is an error.
     pub(super) async fn read(&self, tenant: TenantId, digest: Digest) -> io::Result<Option<Bytes>> {
         let dir = Arc::clone(&self.dir);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use protocol::codec;
 use protocol::jobs::{Assignment, Worker};
 use protocol::peer::Work;
-use protocol::{NodeId, Time};
+use protocol::{GroupId, NodeId, Time};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -24,14 +24,30 @@ const LOAD_AGE_MAX: Duration = Duration::from_secs(1);
 /// Tasks per slot that one coordinator has with a node at a time.
 const TASKS_PER_SLOT: usize = 2;
 
+/// What a node does at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    #[default]
+    Working,
+    /// It takes no new tasks.
+    Resting,
+    /// Its process is about to end: it takes nothing, and what it has is to be done elsewhere.
+    Stopping,
+}
+
 /// What a node says of itself every 100 ms; the last word counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     pub slots: u32,
     /// Documents that wait or run.
     pub documents: u64,
     /// What its wall clock shows.
     pub wall: Time,
+    pub standing: Standing,
+    /// Log index of each group up to which this node has every blob.
+    pub blobs: BTreeMap<GroupId, u64>,
+    /// Groups that it leads.
+    pub leads: Vec<GroupId>,
 }
 
 /// Room that a node has for more.
@@ -91,13 +107,31 @@ impl Workers {
     pub fn loads(&self) -> BTreeMap<NodeId, Load> {
         let loads = self.inner.loads.lock().unwrap_or_else(|_| std::process::abort());
         let fresh = loads.iter().filter(|(_, (_, _, at))| at.elapsed() < LOAD_AGE_MAX);
-        fresh.map(|(&node, &(_, load, _))| (node, load)).collect()
+        fresh.map(|(&node, (_, load, _))| (node, load.clone())).collect()
+    }
+
+    /// What a node said last, if that is not long ago.
+    pub(crate) fn last_word<T>(&self, node: NodeId, read: impl Fn(&Load) -> T) -> Option<T> {
+        let loads = self.inner.loads.lock().unwrap_or_else(|_| std::process::abort());
+        let fresh = loads.get(&node).filter(|(_, _, at)| at.elapsed() < LOAD_AGE_MAX);
+        fresh.map(|(_, load, _)| read(load))
+    }
+
+    fn is_stopping(&self, worker: Worker) -> bool {
+        let loads = self.inner.loads.lock().unwrap_or_else(|_| std::process::abort());
+        loads.get(&worker.node).is_some_and(|(incarnation, load, _)| {
+            *incarnation == worker.incarnation && load.standing == Standing::Stopping
+        })
     }
 
     /// Whether a worker may still be running what it was given.
     pub(super) fn is_alive(&self, worker: Worker) -> bool {
         if worker.node == self.inner.me.node {
             return worker == self.inner.me;
+        }
+        // Told by itself, so that its tasks need not wait for the end of its connections.
+        if self.is_stopping(worker) {
+            return false;
         }
         let Some(transport) = self.inner.transport.get() else { return false };
         match transport.states().borrow().get(&worker.node.0) {
@@ -111,7 +145,8 @@ impl Workers {
         let mut rooms = Vec::new();
         for (node, (incarnation, load, at)) in loads {
             let worker = Worker { node, incarnation };
-            if at.elapsed() < LOAD_AGE_MAX && self.is_alive(worker) {
+            let works = load.standing == Standing::Working;
+            if works && at.elapsed() < LOAD_AGE_MAX && self.is_alive(worker) {
                 let slots = (load.slots as usize).max(1);
                 let tasks = outstanding.get(&worker).copied().unwrap_or(0);
                 rooms.push(Room { worker, slots, tasks, documents: load.documents });

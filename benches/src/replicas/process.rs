@@ -88,7 +88,7 @@ async fn run_on(raft: &tokio::runtime::Handle, arguments: Arguments) -> Result<(
     let host = Host::open(wal, found.groups, peers, raft.clone(), storage, wall).await?;
     service.set(Arc::clone(&host));
     membership.take(&host, registration).await?;
-    raft.spawn(raft::members::run(Arc::clone(&host), |_| true));
+    raft.spawn(raft::members::run(Arc::clone(&host), Alone, None));
     let authority = host.peers().trust().authority().digest();
     say(&Said::Listening { peer: format!("{peer}/{authority}") })?;
 
@@ -126,7 +126,22 @@ fn registration(peer: &str, pin: Digest) -> Registration {
         http: "http://127.0.0.1:0".to_owned(),
         peer: peer.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        labels: BTreeMap::new(),
+        weight: 1,
         key: [0; 32],
+    }
+}
+
+/// Nodes are up for as long as they are measured, and have nothing but logs.
+struct Alone;
+
+impl raft::members::Sight for Alone {
+    fn is_up(&self, _: NodeId) -> bool {
+        true
+    }
+
+    fn has_all(&self, _: NodeId, _: GroupId, _: u64) -> bool {
+        true
     }
 }
 
@@ -237,7 +252,8 @@ fn is_whole(host: &Host, map: &Map) -> bool {
         let led = leader.is_some() && (leader != Some(host.node()) || owned);
         voters == NODES && led && (id.is_meta() || leader == Some(placement.preferred))
     };
-    map.nodes.len() == NODES && placement::plan(map).is_empty() && (0..=SHARDS).all(whole)
+    let up = map.nodes.keys().copied().collect();
+    map.nodes.len() == NODES && placement::plan(map, &up).is_empty() && (0..=SHARDS).all(whole)
 }
 
 /// Writers in a closed loop; each proposal meters a scan.

@@ -78,6 +78,12 @@ impl Writer {
         self.shard
     }
 
+    /// A node that was removed is asked no more.
+    pub(crate) fn leave_out(&mut self, node: usize) {
+        self.tenant.remove(node);
+        self.operator.remove(node);
+    }
+
     /// A client of a random node with the tenant's key, with patience.
     pub(crate) fn reader(&mut self) -> Client {
         let node = self.dice.random_range(0..self.tenant.len());

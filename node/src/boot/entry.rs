@@ -22,6 +22,8 @@ use crate::identity::{self, NodeFile};
 /// How long a new node waits for the cluster that it joins.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 const JOIN_PAUSE: Duration = Duration::from_millis(250);
+/// A node that hears of no leader for this long asks whether it is still known.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How long a node that starts waits until its last life is seen to be over. Peers notice a silent
 /// one within two seconds.
 const TWIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -229,17 +231,23 @@ pub(super) async fn settle(
     Ok(())
 }
 
-/// Tells the cluster where this node is now, for as long as it takes to have a leader. The cluster
-/// may know better than this process whether it is the node.
+/// Tells the cluster where this node is now, for as long as it takes to have a leader; and again when
+/// nobody was heard of for long, for it may have been removed while it was cut off. The cluster may
+/// know better than this process whether it is the node.
 async fn register(host: &Host, registration: Registration) {
     let trust = host.peers().trust();
     let before = trust.identity().start.before.clone();
+    let mut known = false;
     loop {
         let (node, registration) = (host.node(), registration.clone());
         let command = Command::Register { node, registration, before: before.clone() };
         match host.propose_meta(command).await {
             Ok(applied) => match applied.outcome {
-                Ok(_) => return,
+                Ok(_) => {
+                    known = true;
+                    silence(host).await;
+                }
+                Err(Refusal::NotFound) if known => return host.mark_removed(),
                 Err(Refusal::NotFound) => return trust.end(Reason::Removed),
                 Err(refusal) => {
                     info!(%refusal, "not registered");
@@ -250,6 +258,27 @@ async fn register(host: &Host, registration: Registration) {
         }
         tokio::time::sleep(JOIN_PAUSE).await;
     }
+}
+
+/// Returns when this node has not known a leader of the meta group for [`SILENCE`].
+async fn silence(host: &Host) {
+    let mut since = Instant::now();
+    while since.elapsed() < SILENCE {
+        let meta = host.group(protocol::GroupId::META);
+        if meta.is_some_and(|meta| meta.leader().is_some()) {
+            since = Instant::now();
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// Whether the map here names this life.
+pub(crate) fn was_member(host: &Host) -> bool {
+    let life = host.peers().identity().start.life;
+    let map = host.map();
+    let map = map.borrow();
+    let known = map.as_ref().and_then(|map| map.nodes.get(&host.node()));
+    known.is_some_and(|known| known.registration.life == life)
 }
 
 /// Returns when the map here names this life.

@@ -1,34 +1,125 @@
 //! `skep cluster`: the cluster as one of its nodes sees it.
 
-use client::cluster::{ClusterView, ReplicaView};
+use client::cluster::{ClusterView, NodeChange, Plan, ReplicaView};
 
 use super::Context;
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
+use super::output::Output;
+
+mod rolling;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Nodes and shards, their leaders and replicas
+    /// Nodes and shards, their leaders, replicas and moves
     Status,
+    /// Let a node lead nothing and give it nothing new; its replicas stay
+    Drain {
+        /// The node, such as n2
+        #[arg(id = "which", value_name = "NODE")]
+        node: String,
+    },
+    /// Take a drain back
+    Undrain {
+        /// The node, such as n2
+        #[arg(id = "which", value_name = "NODE")]
+        node: String,
+    },
+    /// Move everything away from a node, then take it out of the cluster; its process ends
+    Remove {
+        /// The node, such as n2
+        #[arg(id = "which", value_name = "NODE")]
+        node: String,
+    },
+    /// Let another node lead a shard
+    Transfer {
+        /// The shard; 0 is the meta group
+        shard: String,
+        /// The node that is to lead, such as n2
+        #[arg(long, env = "SKEP_TO", value_name = "NODE")]
+        to: String,
+    },
+    /// Even out replicas and leaders, whatever was transferred by hand
+    Rebalance {
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Stop nodes in order and start them again with their own commands
+    Restart {
+        /// One after the other, each when all are whole again
+        #[arg(long, required = true)]
+        rolling: bool,
+    },
 }
 
 pub(super) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    let (client, output) = (context.client()?, context.output);
     match command {
         Command::Status => {
-            let view = context.client()?.cluster().await?;
-            context.output.detail(&format!("{:?}", view.meta));
-            if context.output.is_json() {
-                return Ok(context.output.json(&view.body)?);
+            let view = client.cluster().await?;
+            output.detail(&format!("{:?}", view.meta));
+            status(&view.body, output)
+        }
+        Command::Drain { node } => changed(&client.drain_node(&node).await?.body, output),
+        Command::Undrain { node } => changed(&client.undrain_node(&node).await?.body, output),
+        Command::Remove { node } => changed(&client.remove_node(&node).await?.body, output),
+        Command::Transfer { shard, to } => {
+            let transfer = client.transfer_shard(&shard, &to).await?.body;
+            if output.is_json() {
+                return Ok(output.json(&transfer)?);
             }
-            let leader = view.leader.as_deref().unwrap_or("none");
-            context.output.line(&format!("cluster {}, led by {leader}", view.cluster_id))?;
-            context.output.table(&NODES, nodes(&view.body))?;
-            Ok(context.output.table(&SHARDS, shards(&view.body))?)
+            Ok(output.line(&format!("shard {} goes to {}", transfer.shard, transfer.to))?)
+        }
+        Command::Rebalance { dry_run: true } => {
+            planned(&client.plan_of_placement().await?.body, output)
+        }
+        Command::Rebalance { dry_run: false } => planned(&client.rebalance().await?.body, output),
+        Command::Restart { rolling: true } => rolling::run(context).await,
+        Command::Restart { rolling: false } => {
+            Err(Failure::new(Exit::Usage, "only a rolling restart keeps the cluster available"))
         }
     }
 }
 
-const NODES: [&str; 7] = ["NODE", "STATE", "HTTP", "PEER", "VERSION", "PRESSURE", "LEADS"];
-const SHARDS: [&str; 4] = ["SHARD", "LEADER", "REPLICAS (* votes)", "APPLIED"];
+fn status(view: &ClusterView, output: Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return Ok(output.json(view)?);
+    }
+    let leader = view.leader.as_deref().unwrap_or("none");
+    output.line(&format!("cluster {}, led by {leader}", view.cluster_id))?;
+    output.table(&NODES, nodes(view))?;
+    output.table(&SHARDS, shards(view))?;
+    if view.moves.is_empty() {
+        return Ok(());
+    }
+    Ok(output.table(&MOVES, moves(view))?)
+}
+
+fn changed(change: &NodeChange, output: Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return Ok(output.json(change)?);
+    }
+    Ok(output.line(&format!("{} is {}", change.id, change.state))?)
+}
+
+fn planned(plan: &Plan, output: Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return Ok(output.json(plan)?);
+    }
+    if plan.changes.is_empty() {
+        return Ok(output.line("nothing to do")?);
+    }
+    let row = |change: &client::cluster::PlannedChange| {
+        vec![change.shard.clone().unwrap_or_default(), change.change.clone(), change.node.clone()]
+    };
+    Ok(output.table(&["SHARD", "CHANGE", "NODE"], plan.changes.iter().map(row).collect())?)
+}
+
+const NODES: [&str; 10] = [
+    "NODE", "STATE", "HTTP", "PEER", "VERSION", "PRESSURE", "LEADS", "REPLICAS", "WEIGHT", "LABELS",
+];
+const MOVES: [&str; 3] = ["SHARD", "REPLICA ON", "IS"];
+const SHARDS: [&str; 4] = ["SHARD", "LEADER", "REPLICAS (* votes, -n behind)", "APPLIED"];
 
 fn nodes(view: &ClusterView) -> Vec<Vec<String>> {
     let row = |node: &client::cluster::NodeView| {
@@ -40,9 +131,25 @@ fn nodes(view: &ClusterView) -> Vec<Vec<String>> {
             node.version.clone(),
             node.pressure.map(|pressure| format!("{pressure:.2}")).unwrap_or_default(),
             node.shards_led.map(|led| led.to_string()).unwrap_or_default(),
+            node.replicas.map(|held| held.to_string()).unwrap_or_default(),
+            node.weight.map(|weight| weight.to_string()).unwrap_or_default(),
+            labels(node),
         ]
     };
     view.nodes.iter().map(row).collect()
+}
+
+fn labels(node: &client::cluster::NodeView) -> String {
+    let labels: Vec<_> =
+        node.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    labels.join(",")
+}
+
+fn moves(view: &ClusterView) -> Vec<Vec<String>> {
+    let row = |step: &client::cluster::MoveView| {
+        vec![step.shard.clone(), step.node.clone(), step.direction.clone()]
+    };
+    view.moves.iter().map(row).collect()
 }
 
 fn shards(view: &ClusterView) -> Vec<Vec<String>> {
@@ -60,5 +167,6 @@ fn shards(view: &ClusterView) -> Vec<Vec<String>> {
 
 fn replica(replica: &ReplicaView) -> String {
     let mark = if replica.role == "voter" { "*" } else { "" };
-    format!("{}{mark}", replica.node)
+    let lag = replica.lag.filter(|&lag| lag > 0).map(|lag| format!("-{lag}")).unwrap_or_default();
+    format!("{}{mark}{lag}", replica.node)
 }

@@ -10,6 +10,8 @@ use actors::audit::Auditor;
 use actors::figures::figures;
 use actors::remote::ClusterTransport;
 use protocol::{ClusterId, NodeId};
+use raft::Host;
+use raft::network::Reason;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -23,6 +25,7 @@ use crate::http::metrics::Metrics;
 use crate::http::ready::NodeStatus;
 use crate::http::state::ClusterState;
 use crate::http::{self, serve};
+use crate::life::Life;
 use crate::telemetry;
 
 /// How long a node that stops tries to write what its audit is to tell.
@@ -88,6 +91,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         LogFormat::Json => telemetry::Format::Json,
         LogFormat::Pretty => telemetry::Format::Pretty,
     };
+    if let Ok(list) = std::env::var(raft::failpoint::VARIABLE) {
+        raft::failpoint::arm(&list);
+    }
     make_dir(&args.data)?;
     let filter = telemetry::filter_from_environment(&config.log.filter);
     let guard = telemetry::start(&args.data, format, &filter);
@@ -97,9 +103,38 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let plan = Plan { config, data: args.data, join, cluster: args.cluster, dial };
     let data = plan.data.clone();
     let node = boot::start(plan).await.map_err(failure)?;
-    let served = serve_until_stopped(node, &data).await;
+    let ended = serve_until_stopped(node, &data).await;
     drop(guard);
-    served
+    match ended? {
+        End::Signal => Ok(()),
+        End::Removed => {
+            say_removed();
+            Ok(())
+        }
+        End::Restart => Err(run_again()),
+    }
+}
+
+/// Why a node ends that could go on.
+enum End {
+    Signal,
+    Restart,
+    Removed,
+}
+
+#[expect(clippy::print_stderr, reason = "the last line of a node says why it ended")]
+fn say_removed() {
+    eprintln!("skep: this node was removed from the cluster");
+}
+
+/// The same command in the same process, whose number stays; returns only if that cannot be.
+fn run_again() -> Failure {
+    use std::os::unix::process::CommandExt as _;
+    let mut arguments = std::env::args_os();
+    let Some(program) = arguments.next() else { return Failure::failed("no command to run again") };
+    // By its name, so that a binary that was replaced is the one that runs.
+    let error = std::process::Command::new(&program).args(arguments).exec();
+    Failure::failed(format!("{}: {error}", program.display()))
 }
 
 fn config_of(args: &Args) -> Result<Config, Failure> {
@@ -126,6 +161,10 @@ fn make_dir(data: &Path) -> Result<(), Failure> {
 
 fn join_of(args: &Args) -> Result<Option<Join>, Failure> {
     let (Some(address), Some(file)) = (&args.join, &args.token_file) else { return Ok(None) };
+    // It joined before: the token is spent, and its file may be gone.
+    if args.data.join("node.json").exists() {
+        return Ok(None);
+    }
     let token = if file == Path::new("-") {
         std::io::read_to_string(std::io::stdin())
     } else {
@@ -147,7 +186,7 @@ fn failure(error: BootError) -> Failure {
     Failure::new(exit, format!("{prefix}{error}"))
 }
 
-async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<(), Failure> {
+async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<End, Failure> {
     let boot::Node { config, system, transport, http: listener, .. } = &node;
     let metrics = metrics_of(system, transport);
     let metrics = metrics.map_err(|error| Failure::failed(error.to_string()))?;
@@ -156,7 +195,13 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<(), Failur
     let auditor = Auditor::start(Arc::clone(&system.host), system.router.clone(), reads);
     let edge =
         Edge { metrics: Arc::new(metrics), status: Arc::new(status), auditor: Some(auditor) };
-    let app = App { system: system.clone(), edge: edge.clone(), transport: transport.clone() };
+    let life = Life::default();
+    let app = App {
+        system: system.clone(),
+        edge: edge.clone(),
+        transport: transport.clone(),
+        life: life.clone(),
+    };
     let router = http::routes(app).map_err(|error| Failure::failed(error.to_string()))?;
     let limits = serve::Limits {
         connections: config.http.connections_max as usize,
@@ -169,20 +214,24 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<(), Failur
     let lane = Some(serve::lane::Lane::new(system.grants.clone(), edge.clone()));
     let server = tokio::spawn(serve::serve(listener, router, edge, limits, lane, stop.clone()));
     let outcome = tokio::select! {
-        stopped = signals::stop_requested() => stopped.map(drop),
+        stopped = signals::stop_requested() => stopped.map(|_| End::Signal),
+        () = life.restart_asked() => Ok(End::Restart),
+        () = node.host.removed() => Ok(End::Removed),
         group = node.host.failed() => {
             let group = group.map_or_else(String::new, |group| format!(" of group {group}"));
             Err(Failure::failed(format!("the Raft core{group} ended")))
         }
-        reason = node.host.peers().trust().over() => {
-            let what = format!("refused: {} of {}: {reason}", node.host.node(), data.display());
-            Err(Failure::new(Exit::Refused, what))
-        }
+        // Peers may know of a removal before this node's own map does.
+        reason = node.host.peers().trust().over() => ended(&node.host, reason, data),
         () = system.failed() => Err(Failure::failed("the actors of a shard keep failing")),
         () = transport.ended() => Err(Failure::failed("the actors' transport ended")),
     };
     match &outcome {
-        Ok(()) => info!("stopping"),
+        Ok(End::Removed) => info!("stopping: removed from the cluster"),
+        Ok(End::Signal | End::Restart) => {
+            info!("stopping");
+            leave(system).await;
+        }
         Err(failure) => error!(reason = failure.message, "stopping"),
     }
     stop.cancel();
@@ -194,6 +243,26 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<(), Failur
     }
     transport.stop().await;
     outcome
+}
+
+/// While requests are still answered here: whoever leads next takes them from then on.
+async fn leave(system: &System) {
+    let left = system.leave().await;
+    if left.is_empty() {
+        info!("handed over");
+    } else {
+        // The last node of all has nobody to hand over to.
+        info!(groups = left.len(), "stopping as leader");
+    }
+}
+
+/// The cluster has said that this process is not the node.
+fn ended(host: &Host, reason: Reason, data: &Path) -> Result<End, Failure> {
+    if reason == Reason::Removed && boot::was_member(host) {
+        return Ok(End::Removed);
+    }
+    let what = format!("refused: {} of {}: {reason}", host.node(), data.display());
+    Err(Failure::new(Exit::Refused, what))
 }
 
 fn metrics_of(system: &System, transport: &ClusterTransport) -> Result<Metrics, prometheus::Error> {

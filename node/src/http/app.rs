@@ -28,6 +28,7 @@ use super::headers::Served;
 use super::json::Marks;
 use super::limits;
 use super::query::CursorKey;
+use crate::life::Life;
 
 /// Marks the answer to a request that was made before under the same Idempotency-Key.
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -43,6 +44,7 @@ pub struct App {
     pub system: System,
     pub edge: Edge,
     pub transport: ClusterTransport,
+    pub life: Life,
 }
 
 impl FromRef<App> for Edge {
@@ -300,6 +302,12 @@ pub fn refused(refusal: Refusal) -> Problem {
         | Refusal::TaskDone
         | Refusal::StaleAttempt { .. }
         | Refusal::JobEnded(_)
+        | Refusal::NodeIs { .. }
+        | Refusal::LastNode { .. }
+        | Refusal::NodeHolds { .. }
+        | Refusal::Moving { .. }
+        | Refusal::BreaksQuorum { .. }
+        | Refusal::NoVoter { .. }
         | Refusal::Initialised => Problem::new(Code::Conflict).detail(detail),
         Refusal::StaleOwner { .. } => Problem::new(Code::NoLeader),
         Refusal::ScopeMissing(scope) => Problem::scope_missing(scope.name()),
@@ -387,6 +395,12 @@ mod tests {
             Refusal::TooMany { what: protocol::command::What::Keys, got: 2, limit },
             Refusal::BadToken,
             Refusal::Initialised,
+            Refusal::NodeIs { node: NodeId(1), state: nodes::State::Removing },
+            Refusal::LastNode { node: NodeId(1) },
+            Refusal::NodeHolds { node: NodeId(1), replicas: 1 },
+            Refusal::Moving { group: GroupId(1) },
+            Refusal::BreaksQuorum { group: GroupId(1), left: 1, needed: 2 },
+            Refusal::NoVoter { group: GroupId(1), node: NodeId(1) },
         ] {
             let code = refused(refusal.clone()).code();
             let told = protocol::audit::told(&Err(refusal), 200);

@@ -182,7 +182,7 @@ async fn checkpoint(
     };
     let head = Head { tenant, seq: links.seq, head: links.head, applied: links.applied };
     let signatures = app.system.signatures(group, &head).await;
-    let replicas = map.groups.get(&group).map_or(1, |placement| placement.replicas.len());
+    let replicas = map.groups.get(&group).map_or(1, |placement| placement.voting.len());
     let wanted = replicas / 2 + 1;
     if signatures.len() < wanted {
         let detail = format!("{} of {wanted} nodes have signed", signatures.len());
@@ -210,7 +210,7 @@ async fn trust(State(app): State<App>, _: Operator, _: NoQuery) -> Result<Respon
     app.sync_map().await?;
     let map = app.map()?;
     let replicas = map.nodes.len().min(protocol::nodes::REPLICAS);
-    let of_map = map.groups.get(&GroupId::META).map_or(1, |placement| placement.replicas.len());
+    let of_map = map.groups.get(&GroupId::META).map_or(1, |placement| placement.voting.len());
     let nodes = map.nodes.values().map(|node| wire::TrustedKey {
         node: node.id.to_string(),
         key_id: key_id(&node.registration.key),

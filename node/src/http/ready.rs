@@ -88,7 +88,9 @@ impl Status for NodeStatus {
     fn checks(&self) -> Vec<Check> {
         let identity = self.system.slots.identity();
         let model = format!("{} on {} {}", identity.name, identity.engine, identity.engine_version);
-        vec![self.leaders(), self.caught_up(), check("model", true, model)]
+        let stays = !self.system.host.is_leaving();
+        let staying = check("staying", stays, if stays { "serving" } else { "about to stop" });
+        vec![self.leaders(), self.caught_up(), check("model", true, model), staying]
     }
 
     fn settings(&self) -> serde_json::Map<String, serde_json::Value> {

@@ -14,6 +14,9 @@ pub struct ClusterView {
     pub leader: Option<String>,
     pub nodes: Vec<NodeView>,
     pub shards: Vec<ShardView>,
+    /// Replicas on their way.
+    #[serde(default)]
+    pub moves: Vec<MoveView>,
 }
 
 impl ClusterView {
@@ -42,6 +45,61 @@ pub struct NodeView {
     pub pressure: Option<f64>,
     #[serde(default)]
     pub shards_led: Option<u64>,
+    #[serde(default)]
+    pub replicas: Option<u64>,
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    #[serde(default)]
+    pub weight: Option<u64>,
+}
+
+/// A replica on its way.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct MoveView {
+    #[serde(deserialize_with = "text")]
+    pub shard: String,
+    pub node: String,
+    /// `joining` or `leaving`.
+    pub direction: String,
+}
+
+/// What is wanted of a node.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct NodeChange {
+    pub id: String,
+    pub state: String,
+}
+
+/// A node that begins again.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct Restart {
+    pub id: String,
+    /// Before the restart.
+    pub incarnation: u64,
+}
+
+/// A shard that is handed over.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct Transfer {
+    #[serde(deserialize_with = "text")]
+    pub shard: String,
+    pub to: String,
+}
+
+/// Changes that placement would make, in order.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct Plan {
+    pub changes: Vec<PlannedChange>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct PlannedChange {
+    #[serde(default, deserialize_with = "optional_text")]
+    pub shard: Option<String>,
+    /// `add_replica`, `remove_replica`, `lead` or `remove_node`.
+    pub change: String,
+    pub node: String,
 }
 
 /// One Raft group; shard 0 is the meta group.
@@ -75,6 +133,9 @@ pub struct ReplicaView {
     pub replica_id: Value,
     /// `voter` or `learner`.
     pub role: String,
+    /// Entries behind the leader, where the node that was asked leads.
+    #[serde(default)]
+    pub lag: Option<u64>,
 }
 
 /// A token with which one node may join.
@@ -128,6 +189,46 @@ impl Client {
         self.json(call.harmless()).await
     }
 
+    /// Lets a node lead nothing and gives it nothing new; its state is `drained` when that is so.
+    pub async fn drain_node(&self, node: &str) -> Result<Answer<NodeChange>, ClientError> {
+        self.json(node_call(node, "drain").harmless()).await
+    }
+
+    /// Takes a drain back.
+    pub async fn undrain_node(&self, node: &str) -> Result<Answer<NodeChange>, ClientError> {
+        self.json(node_call(node, "undrain").harmless()).await
+    }
+
+    /// Takes a node out of the cluster; it is gone when it is not listed any more.
+    pub async fn remove_node(&self, node: &str) -> Result<Answer<NodeChange>, ClientError> {
+        self.json(node_call(node, "remove").harmless()).await
+    }
+
+    /// Lets the node that is asked, which must be this one, stop and begin again.
+    pub async fn restart_node(&self, node: &str) -> Result<Answer<Restart>, ClientError> {
+        self.json(node_call(node, "restart").idempotency_key(crate::fresh_key())).await
+    }
+
+    /// Lets a node lead a shard.
+    pub async fn transfer_shard(
+        &self,
+        shard: &str,
+        to: &str,
+    ) -> Result<Answer<Transfer>, ClientError> {
+        let call = Call::post("/admin/v1/shards").segment(shard).segment("transfer");
+        self.json(call.json(&serde_json::json!({"to": to}))?.harmless()).await
+    }
+
+    /// What [`Self::rebalance`] would do.
+    pub async fn plan_of_placement(&self) -> Result<Answer<Plan>, ClientError> {
+        self.json(Call::get("/admin/v1/plan")).await
+    }
+
+    /// Evens out, whatever operators wanted to lead before.
+    pub async fn rebalance(&self) -> Result<Answer<Plan>, ClientError> {
+        self.json(Call::post("/admin/v1/rebalance").harmless()).await
+    }
+
     /// Commits a marker at which every replica of `shard` takes its digest.
     pub async fn mark_digest(&self, shard: &str) -> Result<Answer<DigestMarker>, ClientError> {
         self.json(digest_call(Call::post("/admin/v1/shards"), shard).harmless()).await
@@ -145,4 +246,8 @@ impl Client {
 
 fn digest_call(call: Call, shard: &str) -> Call {
     call.segment(shard).segment("digest")
+}
+
+fn node_call(node: &str, verb: &'static str) -> Call {
+    Call::post("/admin/v1/nodes").segment(node).segment(verb)
 }

@@ -42,6 +42,8 @@ fn golden_bytes_stay() {
         http: "http://127.0.0.1:7700".to_owned(),
         peer: "127.0.0.1:7800".to_owned(),
         version: "0.0.0".to_owned(),
+        labels: [(Name::parse("zone").unwrap(), "a".to_owned())].into(),
+        weight: 2,
         key: [0; 32],
     };
     let create = tenants::Command::Create(Box::new(tenants::NewTenant {

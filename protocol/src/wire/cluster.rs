@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 pub struct Node {
     pub id: String,
     pub incarnation: u64,
-    /// `up` or `down`, as the node that answers sees it.
+    /// `up` or `down`, as the node that answers sees it; of one that is up also `draining`, `drained`
+    /// or `removing`, of one that is down also `lost`: its replicas are made again elsewhere.
     pub state: String,
     pub http: String,
     pub peer: String,
@@ -16,6 +17,59 @@ pub struct Node {
     /// Documents that wait for inference.
     pub pressure: u64,
     pub shards_led: usize,
+    /// Replicas of shards that it is to have.
+    pub replicas: usize,
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// How much it takes beside others.
+    pub weight: u32,
+}
+
+/// A replica on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Move {
+    pub shard: u32,
+    pub node: String,
+    pub replica_id: u64,
+    /// `joining` until it votes, `leaving` until it is gone.
+    pub direction: String,
+}
+
+/// Answer of `POST /admin/v1/nodes/{id}/drain`, `undrain` and `remove`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeChange {
+    pub id: String,
+    /// `active`, `draining`, `drained` or `removing`.
+    pub state: String,
+}
+
+/// Answer of `POST /admin/v1/nodes/{id}/restart`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Restart {
+    pub id: String,
+    /// Before the restart.
+    pub incarnation: u64,
+}
+
+/// Answer of `POST /admin/v1/shards/{id}/transfer`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Transfer {
+    pub shard: u32,
+    pub to: String,
+}
+
+/// A change that placement would make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedChange {
+    pub shard: Option<u32>,
+    /// `add_replica`, `remove_replica`, `lead` or `remove_node`.
+    pub change: String,
+    pub node: String,
+}
+
+/// Answer of `GET /admin/v1/plan` and `POST /admin/v1/rebalance`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    pub changes: Vec<PlannedChange>,
 }
 
 /// A replica of a shard.
@@ -25,6 +79,8 @@ pub struct Replica {
     pub replica_id: u64,
     /// `voter` or `learner`.
     pub role: String,
+    /// Entries behind the leader, where the node that answers leads.
+    pub lag: Option<u64>,
 }
 
 /// A shard; number 0 is the meta group.
@@ -47,6 +103,8 @@ pub struct Cluster {
     pub leader: Option<String>,
     pub nodes: Vec<Node>,
     pub shards: Vec<Shard>,
+    /// Replicas on their way.
+    pub moves: Vec<Move>,
 }
 
 /// Answer of `POST /admin/v1/init`.

@@ -65,6 +65,12 @@ fn is_remembered(refusal: &Refusal) -> bool {
         | Refusal::JobEnded(_)
         | Refusal::TaskDone
         | Refusal::VersionMismatch { .. }
+        | Refusal::NodeIs { .. }
+        | Refusal::LastNode { .. }
+        | Refusal::NodeHolds { .. }
+        | Refusal::Moving { .. }
+        | Refusal::BreaksQuorum { .. }
+        | Refusal::NoVoter { .. }
         | Refusal::Initialised => true,
         Refusal::NotFound
         | Refusal::NoTenant

@@ -40,6 +40,16 @@ impl Book {
         self.jobs.range(all).map(|(_, job)| job)
     }
 
+    /// Jobs of all tenants beyond one, in order.
+    pub fn beyond(
+        &self,
+        after: Option<(TenantId, JobId)>,
+    ) -> impl Iterator<Item = (TenantId, &Job)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.jobs.range((from, Unbounded)).map(|((tenant, _), job)| (*tenant, job))
+    }
+
     /// Jobs that are not over, with their tenants.
     pub fn open(&self) -> impl Iterator<Item = (TenantId, &Job)> {
         self.open.iter().filter_map(|key| self.jobs.get(key).map(|job| (key.0, job)))

@@ -3,7 +3,7 @@
 use protocol::command::What;
 use protocol::nodes::{
     Command, LifeId, Map, NODES_MAX, Node, Placement, Registration, SHARDS, Secrets, Standing,
-    Start, TOKENS_MAX, Token,
+    Start, State, TOKENS_MAX, Token,
 };
 use protocol::plans::{PLANS_MAX, Plan, Shipped};
 use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, Reply, Time};
@@ -13,6 +13,8 @@ use super::table::Table;
 
 #[cfg(test)]
 mod tests;
+
+mod changes;
 
 pub(super) use protocol::nodes::Command as Asked;
 
@@ -28,6 +30,18 @@ impl Book {
     #[must_use]
     pub fn map(&self) -> Option<&Map> {
         self.map.get(&())
+    }
+
+    /// A map to try changes on.
+    pub(crate) fn of(map: Map) -> Self {
+        let mut book = Self::default();
+        book.map.insert((), map);
+        book
+    }
+
+    /// One change, as it would be applied at some time.
+    pub(crate) fn attempt(&mut self, command: Command) -> Outcome {
+        apply(self, Time(0), command)
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {
@@ -62,15 +76,25 @@ fn change(map: &mut Map, now: Time, command: Command) -> Outcome {
         Command::Register { node, registration, before } => {
             register(map, node, registration, before)
         }
-        Command::AddReplica { group, node } => add_replica(map, group, node),
-        Command::Mark => Ok(Reply::Marked),
-        Command::SetPlan { plan, if_version } => set_plan(map, *plan, if_version),
-        Command::Prefer { group, node } => {
-            let placement = map.groups.get_mut(&group).ok_or(Refusal::NotFound)?;
-            placement.preferred = node;
-            placement.epoch += 1;
+        Command::AddReplica { group, node } => changes::add_replica(map, group, node),
+        Command::RemoveReplica { group, replica } => changes::remove_replica(map, group, replica),
+        Command::Confirm { group, index, voting, members } => {
+            changes::confirm(map, group, index, &voting, &members)
+        }
+        Command::Prefer { group, node } => changes::prefer(map, group, node),
+        Command::Pin { group, node } => changes::pin(map, group, node),
+        Command::Unpin => {
+            map.groups.values_mut().for_each(|placement| placement.pinned = false);
             Ok(Reply::Done)
         }
+        Command::SetState { node, state } => changes::set_state(map, node, state),
+        Command::SetLost { node, lost } => {
+            map.nodes.get_mut(&node).ok_or(Refusal::NotFound)?.lost = lost;
+            Ok(Reply::Done)
+        }
+        Command::RemoveNode { node } => changes::remove_node(map, node),
+        Command::Mark => Ok(Reply::Marked),
+        Command::SetPlan { plan, if_version } => set_plan(map, *plan, if_version),
     }
 }
 
@@ -85,10 +109,17 @@ fn bootstrap(
         return Err(Refusal::Exists);
     }
     let id = NodeId(1);
-    let node = Node { id, registration, joined_at: now };
+    let node = Node { id, registration, joined_at: now, state: State::Active, lost: false };
     let alone = |group: u32| {
-        let replicas = [(ReplicaId(u64::from(group) + 1), id)].into();
-        (GroupId(group), Placement { replicas, preferred: id, epoch: 1 })
+        let replica = ReplicaId(u64::from(group) + 1);
+        let placement = Placement {
+            replicas: [(replica, id)].into(),
+            voting: [replica].into(),
+            preferred: id,
+            epoch: 1,
+            ..Placement::default()
+        };
+        (GroupId(group), placement)
     };
     let map = Map {
         cluster,
@@ -144,7 +175,7 @@ fn join(map: &mut Map, now: Time, token: Digest, registration: Registration) -> 
         token.used_by = Some(id);
     }
     map.next_node += 1;
-    let node = Node { id, registration, joined_at: now };
+    let node = Node { id, registration, joined_at: now, state: State::Active, lost: false };
     map.nodes.insert(id, node.clone());
     let replica = host(map, GroupId::META, id);
     Ok(Reply::Joined { node: Box::new(node), replica })
@@ -171,17 +202,8 @@ fn register(map: &mut Map, id: NodeId, registration: Registration, before: Vec<L
         return Err(Refusal::Exists);
     }
     node.registration = registration;
+    node.lost = false;
     Ok(Reply::Node(Box::new(node.clone())))
-}
-
-fn add_replica(map: &mut Map, group: GroupId, node: NodeId) -> Outcome {
-    if !map.nodes.contains_key(&node) || !map.groups.contains_key(&group) {
-        return Err(Refusal::NotFound);
-    }
-    if map.replica_on(group, node).is_some() {
-        return Err(Refusal::Exists);
-    }
-    Ok(Reply::Replica(host(map, group, node)))
 }
 
 fn host(map: &mut Map, group: GroupId, node: NodeId) -> ReplicaId {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use protocol::nodes::{Directory, LifeId, Node, Registration};
+use protocol::nodes::{Directory, LifeId, Node, Registration, State};
 use protocol::{ClusterId, GroupId, NodeId, Time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -67,9 +67,17 @@ impl Cluster {
             http: String::new(),
             peer: String::new(),
             version: String::new(),
+            labels: BTreeMap::new(),
+            weight: 1,
             key: [0; 32],
         };
-        let row = Node { id: NodeId(node), registration, joined_at: Time(0) };
+        let row = Node {
+            id: NodeId(node),
+            registration,
+            joined_at: Time(0),
+            state: State::Active,
+            lost: false,
+        };
         self.directory.nodes.insert(NodeId(node), row);
         self.directory.next_node = self.directory.next_node.max(node + 1);
         self.directory.revision += 1;

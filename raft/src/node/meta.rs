@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::{Applied, GroupId, Proposal, Stamp, codec, nodes};
+use protocol::{Applied, GroupId, NodeId, Proposal, Stamp, codec, nodes};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -23,10 +23,23 @@ impl Host {
     ) -> Result<Applied, ProposeError> {
         let request = request.into();
         let deadline = Instant::now() + META_TIMEOUT;
+        let mut others = self.peers.known().into_iter().cycle();
         loop {
             let attempt = self.propose_meta_once(&request).await;
             let group = GroupId::META;
             match attempt {
+                Err(ProposeError::NotLeader { leader: None, .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(META_RETRY).await;
+                    // One that was away for long may be no member of the group any more.
+                    let other = others.next().filter(|_| !self.knows_meta_leader());
+                    let Some(other) = other.filter(|&other| other != self.life.node) else {
+                        continue;
+                    };
+                    match self.propose_meta_through(other, &request).await {
+                        Err(ProposeError::NotLeader { .. }) => {}
+                        outcome => return outcome,
+                    }
+                }
                 Err(ProposeError::NotLeader { .. }) if Instant::now() < deadline => {
                     tokio::time::sleep(META_RETRY).await;
                 }
@@ -53,17 +66,30 @@ impl Host {
             return meta.propose(owner.epoch, proposal).await;
         }
         let leader = leadership.leader.filter(|&leader| leader != self.life.node);
-        let leader = leader.ok_or(not_leader)?;
+        self.propose_meta_through(leader.ok_or(not_leader)?, request).await
+    }
+
+    fn knows_meta_leader(&self) -> bool {
+        self.group(GroupId::META).is_some_and(|meta| meta.leader().is_some())
+    }
+
+    /// `to` leads the meta group, or knows who does.
+    async fn propose_meta_through(
+        &self,
+        to: NodeId,
+        request: &nodes::Request,
+    ) -> Result<Applied, ProposeError> {
+        let group = GroupId::META;
         let body = codec::encode(request).map_err(|_| ProposeError::TooLarge { bytes: 0 })?;
         let body = Bytes::from(body);
         let call =
-            self.peers.call(leader, Class::Control, Kind::MetaPropose, group, body, META_TIMEOUT);
+            self.peers.call(to, Class::Control, Kind::MetaPropose, group, body, META_TIMEOUT);
         match call.await {
             Ok(answer) => codec::decode::<Result<Applied, MetaError>>(&answer)
                 .map_err(|_| ProposeError::Unknown { group })?
                 .map_err(|error| error.into_propose_error()),
             Err(CallError::Unreachable { .. } | CallError::Overloaded { .. }) => {
-                Err(ProposeError::NotLeader { group, leader: Some(leader) })
+                Err(ProposeError::NotLeader { group, leader: Some(to) })
             }
             Err(
                 CallError::Timeout { .. } | CallError::Broken { .. } | CallError::Refused { .. },

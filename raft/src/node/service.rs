@@ -121,6 +121,9 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
             write(&answer.map_err(text)?)
         }
         Kind::TransferLeader => {
+            if host.is_leaving() {
+                return Err("about to stop".to_owned());
+            }
             let raft = replica(host, group)?;
             let request: openraft::raft::TransferLeaderRequest<TypeConfig> = read(body)?;
             write(&raft.handle_transfer_leader(request).await.map_err(text)?)

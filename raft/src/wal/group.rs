@@ -134,9 +134,16 @@ impl GroupLog {
         self.sync(vec![Record::Host { replica }]).await
     }
 
-    /// Forgets the group; durable on return.
-    pub async fn retire(&self) -> Result<(), SubmitError> {
-        self.sync(vec![Record::Retire]).await
+    /// The last replica that lived here and was retired: neither it nor an older one may come back.
+    pub fn retired(&self) -> Option<u64> {
+        locked(&self.group.state).view.retired
+    }
+
+    /// Forgets the group but for the id of the replica, which is not to live here again; durable on
+    /// return.
+    pub async fn retire(&self, replica: u64) -> Result<(), SubmitError> {
+        // In this order: cut off between the two, the replica is still here and is retired again.
+        self.sync(vec![Record::Tombstone { replica }, Record::Retire]).await
     }
 
     /// Submits records and waits until they are durable (lazy ones: written). Dropping the future does not take them back.

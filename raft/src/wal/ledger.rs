@@ -79,7 +79,7 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) entries: BTreeMap<u64, Slot>,
-    /// Host, vote, committed and purge.
+    /// Host, vote, committed, purge and tombstone.
     pub(super) state: BTreeMap<Kind, Kept>,
 }
 
@@ -87,7 +87,9 @@ impl Ledger {
     pub(super) fn apply(&mut self, head: &Head, payload: &[u8], place: Place, usage: &mut Usage) {
         match head.kind {
             Kind::Entry => self.enter(head, place, usage),
-            Kind::Vote | Kind::Committed | Kind::Host => self.keep(head, payload, place, usage),
+            Kind::Vote | Kind::Committed | Kind::Host | Kind::Tombstone => {
+                self.keep(head, payload, place, usage);
+            }
             Kind::Truncate => release(self.entries.split_off(&head.index), usage),
             // Never backwards, whoever asks.
             Kind::Purge if self.purged_to() > Some(head.index) => {}
@@ -155,9 +157,13 @@ impl Ledger {
 
     fn clear(&mut self, usage: &mut Usage) {
         release(std::mem::take(&mut self.entries), usage);
-        for kept in std::mem::take(&mut self.state).into_values() {
-            usage.release(kept.place, 0);
-        }
+        self.state.retain(|kind, kept| {
+            let stays = *kind == Kind::Tombstone;
+            if !stays {
+                usage.release(kept.place, 0);
+            }
+            stays
+        });
     }
 }
 

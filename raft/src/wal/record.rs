@@ -28,7 +28,9 @@ pub enum Record {
     Purge { term: u64, index: u64, payload: Bytes },
     /// This replica lives here.
     Host { replica: u64 },
-    /// The group is gone from this node, with everything that was said about it.
+    /// No replica with this id, or a lower one, may ever live here again.
+    Tombstone { replica: u64 },
+    /// The group is gone from this node, with everything that was said about it but the tombstone.
     Retire,
 }
 
@@ -42,7 +44,9 @@ impl Record {
         match self {
             Self::Entry { payload, .. } | Self::Purge { payload, .. } => payload,
             Self::Vote(payload) | Self::Committed(payload) => payload,
-            Self::Truncate { .. } | Self::Host { .. } | Self::Retire => &[],
+            Self::Truncate { .. } | Self::Host { .. } | Self::Tombstone { .. } | Self::Retire => {
+                &[]
+            }
         }
     }
 
@@ -54,6 +58,7 @@ impl Record {
             Self::Truncate { from } => (Kind::Truncate, 0, from),
             Self::Purge { term, index, .. } => (Kind::Purge, term, index),
             Self::Host { replica } => (Kind::Host, 0, replica),
+            Self::Tombstone { replica } => (Kind::Tombstone, 0, replica),
             Self::Retire => (Kind::Retire, 0, 0),
         };
         Head { kind, group, term, index }
@@ -73,6 +78,7 @@ pub(super) enum Kind {
     Retire = 7,
     /// Of no group. `term` is where the previous segment ended, `index` the oldest segment that still counts.
     Mark = 8,
+    Tombstone = 9,
 }
 
 impl Kind {
@@ -86,6 +92,7 @@ impl Kind {
             6 => Self::Host,
             7 => Self::Retire,
             8 => Self::Mark,
+            9 => Self::Tombstone,
             _ => return None,
         })
     }

@@ -75,8 +75,9 @@ fn tell(wal: &Wal, group: u32) -> String {
     let replica = log.replica().map_or_else(|| "-".to_owned(), |replica| replica.to_string());
     let purged =
         log.purged().map_or_else(|| "-".to_owned(), |at| format!("{}.{}", at.term, at.index));
+    let retired = log.retired().map_or_else(String::new, |replica| format!("retired {replica} "));
     let mut said = format!(
-        "replica {replica} vote {} committed {} purged {purged} entries",
+        "{retired}replica {replica} vote {} committed {} purged {purged} entries",
         text(log.vote()),
         text(log.committed())
     );
@@ -152,13 +153,13 @@ fn a_restart_sees_all_that_was_acknowledged() {
     append(&wal, 2, 7, 100..102);
     run(wal.group(3).host(73)).unwrap();
     append(&wal, 3, 1, 0..3);
-    run(wal.group(3).retire()).unwrap();
+    run(wal.group(3).retire(73)).unwrap();
     run(wal.group(3).host(74)).unwrap();
 
     let expected = [
         "replica 71 vote v1 committed c2 purged 1.1 entries 1.2 2.3 2.4 2.5",
         "replica - vote v2 committed - purged - entries 7.100 7.101",
-        "replica 74 vote - committed - purged - entries",
+        "retired 73 replica 74 vote - committed - purged - entries",
     ];
     let all = |wal: &Wal| [tell(wal, 1), tell(wal, 2), tell(wal, 3)];
     assert_eq!(all(&wal), expected);

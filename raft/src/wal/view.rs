@@ -24,6 +24,8 @@ pub(super) struct Recent {
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub(super) replica: Option<u64>,
+    /// The last replica that lived here and may not come back.
+    pub(super) retired: Option<u64>,
     pub(super) vote: Option<Bytes>,
     pub(super) committed: Option<Bytes>,
     pub(super) purged: Option<Entry>,
@@ -49,6 +51,7 @@ impl View {
         let after_purged = purged.as_ref().map_or(0, |purged| purged.index + 1);
         Self {
             replica: state(Kind::Host).map(|kept| kept.head.index),
+            retired: state(Kind::Tombstone).map(|kept| kept.head.index),
             vote: state(Kind::Vote).map(|kept| kept.payload.clone()),
             committed: state(Kind::Committed).map(|kept| kept.payload.clone()),
             purged,
@@ -79,7 +82,10 @@ impl View {
                 Record::Truncate { from } => next = next.map(|next| next.min(*from)),
                 Record::Purge { index, .. } => next = Some(next.unwrap_or(0).max(index + 1)),
                 Record::Retire => next = None,
-                Record::Vote(_) | Record::Committed(_) | Record::Host { .. } => {}
+                Record::Vote(_)
+                | Record::Committed(_)
+                | Record::Host { .. }
+                | Record::Tombstone { .. } => {}
             }
         }
         Ok(())
@@ -96,8 +102,14 @@ impl View {
                 self.purge(Entry { term: *term, index: *index, payload: payload.clone() });
             }
             Record::Host { replica } => self.replica = Some(*replica),
+            Record::Tombstone { replica } => self.retired = Some(*replica),
             Record::Retire => {
-                *self = Self { accepted: self.accepted, written: self.written, ..Self::default() };
+                *self = Self {
+                    retired: self.retired,
+                    accepted: self.accepted,
+                    written: self.written,
+                    ..Self::default()
+                };
             }
         }
     }

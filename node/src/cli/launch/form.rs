@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use client::tenants::{NewTenant, unlimited};
 
-use super::{Cluster, LaunchError, Probe, Process, State, TenantKey, is_free, state, until};
+use super::{
+    Cluster, LaunchError, NodeState, Ports, Probe, Process, State, TenantKey, is_free, state, until,
+};
 
 /// A join token lives long enough for a slow machine, not for a second use.
 const JOIN_TOKEN_TTL_S: u32 = 300;
@@ -26,6 +28,30 @@ impl Cluster {
         self.join(new.into_iter().filter(|i| *i != 0)).await?;
         self.wait_formed(FORM_WITHIN).await?;
         self.learn_ids().await
+    }
+
+    /// Starts one more node, which joins through one that serves; gives its number once it serves.
+    pub async fn add(&mut self, ports: Ports) -> Result<usize, LaunchError> {
+        let i = self.len();
+        let command = self.spec.command(i, ports, self.state.cluster_id.as_deref());
+        self.state.nodes.push(NodeState { id: None, ports, command });
+        self.processes.push(None);
+        self.variables.push(Vec::new());
+        self.join(std::iter::once(i)).await?;
+        self.wait_ready(i, FORM_WITHIN).await?;
+        self.learn_ids().await?;
+        Ok(i)
+    }
+
+    /// Node `i`, which does not run, loses its disk and joins as a new node; gives its id.
+    pub async fn rejoin(&mut self, i: usize) -> Result<String, LaunchError> {
+        let data = self.data(i);
+        let failed = |source| LaunchError::file("cannot remove", &data, source);
+        std::fs::remove_dir_all(&data).map_err(failed)?;
+        self.join(std::iter::once(i)).await?;
+        self.wait_ready(i, FORM_WITHIN).await?;
+        self.learn_ids().await?;
+        Ok(self.name(i))
     }
 
     /// The key of the cluster's tenant; makes the tenant, without limits, if there is none.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 /// A start of a node: its number, its life, the lives before it, its key.
@@ -11,6 +13,8 @@ fn registration((incarnation, life, _, pin): Who<'_>) -> Registration {
         http: String::new(),
         peer: String::new(),
         version: String::new(),
+        labels: BTreeMap::new(),
+        weight: 1,
         key: [0; 32],
     }
 }

@@ -65,6 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Debug, Default, Clone)]
 struct Model {
     replica: Option<u64>,
+    retired: Option<u64>,
     vote: Option<u64>,
     committed: Option<u64>,
     purged: Option<(u64, u64)>,
@@ -84,8 +85,10 @@ impl Model {
             self.purged.map_or_else(|| "-".to_owned(), |(term, index)| format!("{term}.{index}"));
         let (replica, vote) = (text(self.replica), text(self.vote));
         let committed = text(self.committed);
-        let mut said =
-            format!("replica {replica} vote {vote} committed {committed} purged {purged} entries");
+        let retired = self.retired.map_or_else(String::new, |id| format!("retired {id} "));
+        let mut said = format!(
+            "{retired}replica {replica} vote {vote} committed {committed} purged {purged} entries"
+        );
         for (index, term) in &self.entries {
             said.push_str(&format!(" {term}.{index}"));
         }
@@ -127,8 +130,8 @@ impl Model {
                 Record::Host { replica: number }
             }
             Step::Retire { .. } => {
-                *self = Self::default();
-                Record::Retire
+                *self = Self { retired: Some(number), ..Self::default() };
+                return vec![Record::Tombstone { replica: number }, Record::Retire];
             }
             Step::Restart | Step::Crash => return vec![],
         };

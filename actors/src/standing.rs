@@ -1,0 +1,213 @@
+//! How a node stands, told to the others every 100 ms, and what they make of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use protocol::jobs::Worker;
+use protocol::nodes::{Command, State};
+use protocol::{GroupId, NodeId, codec};
+use raft::members::Sight;
+use raft::{Group, Host};
+use tracing::debug;
+
+use crate::blobs::Kept;
+use crate::jobs::workers::KIND_LOAD;
+use crate::jobs::{Load, Standing, Workers};
+use crate::remote::{Envelope, PeerState, PeerTransport};
+use crate::slots::Slots;
+use crate::work::Runner;
+
+/// How often a node says how it stands.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// How long a peer may take to hear that this node stops.
+const STOP_TIMEOUT_MS: u32 = 500;
+
+/// Says how this node stands. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Mouth {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    me: Worker,
+    host: Arc<Host>,
+    slots: Slots,
+    runner: Runner,
+    workers: Workers,
+    kept: Kept,
+    stopping: AtomicBool,
+}
+
+impl Mouth {
+    pub(crate) fn new(
+        me: Worker,
+        host: &Arc<Host>,
+        slots: &Slots,
+        runner: &Runner,
+        workers: &Workers,
+        kept: Kept,
+    ) -> Self {
+        let inner = Inner {
+            me,
+            host: Arc::clone(host),
+            slots: slots.clone(),
+            runner: runner.clone(),
+            workers: workers.clone(),
+            kept,
+            stopping: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn load(&self) -> Load {
+        let Inner { host, slots, runner, kept, .. } = &*self.inner;
+        let blobs = kept.lock().unwrap_or_else(|_| std::process::abort()).clone();
+        Load {
+            slots: slots.settings().slots.max(1) as u32,
+            documents: runner.documents_waiting() + slots.depth() as u64,
+            wall: crate::clock::wall(),
+            standing: self.standing(),
+            blobs,
+            leads: host.groups().iter().filter(|group| group.leads()).map(Group::id).collect(),
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        if self.inner.stopping.load(Ordering::Acquire) {
+            return Standing::Stopping;
+        }
+        let map = self.inner.host.map().borrow().clone();
+        let node = map.as_ref().and_then(|map| map.nodes.get(&self.inner.me.node));
+        match node {
+            Some(node) if !node.takes_more() => Standing::Resting,
+            Some(_) | None => Standing::Working,
+        }
+    }
+
+    /// Says that this node is drained, once it leads nothing and runs nothing.
+    pub(crate) async fn rest(self) {
+        let Inner { me, host, runner, .. } = &*self.inner;
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let map = host.map().borrow().clone();
+            let state = map.as_ref().and_then(|map| map.nodes.get(&me.node)).map(|node| node.state);
+            let busy = !runner.is_idle() || host.groups().iter().any(Group::leads);
+            if state != Some(State::Draining) || busy {
+                continue;
+            }
+            let drained = Command::SetState { node: me.node, state: State::Drained };
+            if let Err(error) = host.propose_meta(drained).await {
+                debug!(%error, "not told that this node is drained");
+            }
+        }
+    }
+
+    /// To this node's own coordinators.
+    pub(crate) async fn note(self) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.inner.workers.note(self.inner.me, self.load());
+        }
+    }
+
+    /// To all others.
+    pub(crate) async fn tell(self, transport: Arc<dyn PeerTransport>) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        loop {
+            ticks.tick().await;
+            let Some(envelope) = self.envelope() else { continue };
+            for peer in peers_up(&transport) {
+                if let Err(error) = transport.post(peer, envelope.clone()) {
+                    // The next word replaces this one.
+                    debug!(peer, %error, "load not told");
+                }
+            }
+        }
+    }
+
+    fn envelope(&self) -> Option<Envelope> {
+        let load = codec::encode(&self.load()).ok()?;
+        Some(Envelope::new(KIND_LOAD, self.inner.me.node.0, Bytes::from(load)))
+    }
+
+    /// Says that this node stops; on return every peer that answers has heard it.
+    pub(crate) async fn stop(&self, transport: Option<&Arc<dyn PeerTransport>>) {
+        self.inner.stopping.store(true, Ordering::Release);
+        let (Some(transport), Some(mut envelope)) = (transport, self.envelope()) else { return };
+        envelope.deadline_remaining_ms = STOP_TIMEOUT_MS;
+        let told = peers_up(transport).into_iter().map(|peer| {
+            let envelope = envelope.clone();
+            async move {
+                if let Err(error) = transport.call(peer, envelope).await {
+                    debug!(peer, %error, "not told that this node stops");
+                }
+            }
+        });
+        join_all(told).await;
+    }
+}
+
+fn peers_up(transport: &Arc<dyn PeerTransport>) -> Vec<u64> {
+    let states = transport.states();
+    let states = states.borrow();
+    let up = states.iter().filter(|(_, state)| matches!(state, PeerState::Up { .. }));
+    up.map(|(&peer, _)| peer).collect()
+}
+
+/// What this node makes of what the others say. Clones see the same.
+#[derive(Clone)]
+pub struct Outlook {
+    me: NodeId,
+    workers: Workers,
+    kept: Kept,
+    transport: Option<Arc<dyn PeerTransport>>,
+}
+
+impl std::fmt::Debug for Outlook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "outlook of {}", self.me)
+    }
+}
+
+impl Outlook {
+    pub(crate) fn new(
+        workers: &Workers,
+        mouth: &Mouth,
+        transport: Option<&Arc<dyn PeerTransport>>,
+    ) -> Self {
+        Self {
+            me: mouth.inner.me.node,
+            workers: workers.clone(),
+            kept: Arc::clone(&mouth.inner.kept),
+            transport: transport.cloned(),
+        }
+    }
+}
+
+impl Sight for Outlook {
+    fn is_up(&self, node: NodeId) -> bool {
+        if node == self.me {
+            return true;
+        }
+        let Some(transport) = &self.transport else { return false };
+        let up = matches!(transport.states().borrow().get(&node.0), Some(PeerState::Up { .. }));
+        let standing = self.workers.last_word(node, |load| load.standing);
+        up && standing != Some(Standing::Stopping)
+    }
+
+    fn has_all(&self, node: NodeId, group: GroupId, index: u64) -> bool {
+        let kept = if node == self.me {
+            let kept = self.kept.lock().unwrap_or_else(|_| std::process::abort());
+            kept.get(&group).copied()
+        } else {
+            self.workers.last_word(node, |load| load.blobs.get(&group).copied()).flatten()
+        };
+        kept.is_some_and(|kept| kept >= index)
+    }
+}
