@@ -9,7 +9,8 @@ use actors::System;
 use actors::audit::Auditor;
 use actors::figures::figures;
 use actors::remote::ClusterTransport;
-use protocol::{ClusterId, NodeId};
+use protocol::{ClusterId, GroupId, NodeId};
+use raft::network::Reason;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -27,6 +28,8 @@ use crate::telemetry;
 
 /// How long a node that stops tries to write what its audit is to tell.
 const AUDIT_DRAIN: Duration = Duration::from_secs(2);
+/// How long the peers of a node whose Raft core has ended may take to say that it is not the node.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Flags of a node. Every setting can also be given as `--set section.key=value`.
 #[derive(Debug, clap::Args)]
@@ -168,16 +171,11 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<(), Failur
     let listener = listener_of(listener)?;
     let lane = Some(serve::lane::Lane::new(system.grants.clone(), edge.clone()));
     let server = tokio::spawn(serve::serve(listener, router, edge, limits, lane, stop.clone()));
+    let trust = node.host.peers().trust();
     let outcome = tokio::select! {
         stopped = signals::stop_requested() => stopped.map(drop),
-        group = node.host.failed() => {
-            let group = group.map_or_else(String::new, |group| format!(" of group {group}"));
-            Err(Failure::failed(format!("the Raft core{group} ended")))
-        }
-        reason = node.host.peers().trust().over() => {
-            let what = format!("refused: {} of {}: {reason}", node.host.node(), data.display());
-            Err(Failure::new(Exit::Refused, what))
-        }
+        group = node.host.failed() => Err(core_ended(&node, data, group).await),
+        reason = trust.over() => Err(not_the_node(&node, data, reason)),
         () = system.failed() => Err(Failure::failed("the actors of a shard keep failing")),
         () = transport.ended() => Err(Failure::failed("the actors' transport ended")),
     };
@@ -194,6 +192,23 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<(), Failur
     }
     transport.stop().await;
     outcome
+}
+
+/// Why a Raft core has ended: a copy that took the place of this node has a log of its own, which a
+/// core may meet before anybody says so.
+async fn core_ended(node: &boot::Node, data: &Path, group: Option<GroupId>) -> Failure {
+    match tokio::time::timeout(LAST_WORD, node.host.peers().trust().over()).await {
+        Ok(reason) => not_the_node(node, data, reason),
+        Err(_) => {
+            let group = group.map_or_else(String::new, |group| format!(" of group {group}"));
+            Failure::failed(format!("the Raft core{group} ended"))
+        }
+    }
+}
+
+fn not_the_node(node: &boot::Node, data: &Path, reason: Reason) -> Failure {
+    let (data, node) = (data.display(), node.host.node());
+    Failure::new(Exit::Refused, format!("refused: {data} is {node}: {reason}"))
 }
 
 fn metrics_of(system: &System, transport: &ClusterTransport) -> Result<Metrics, prometheus::Error> {
