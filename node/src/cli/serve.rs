@@ -9,8 +9,7 @@ use actors::System;
 use actors::audit::Auditor;
 use actors::figures::figures;
 use actors::remote::ClusterTransport;
-use protocol::{ClusterId, NodeId};
-use raft::Host;
+use protocol::{ClusterId, GroupId, NodeId};
 use raft::network::Reason;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -30,6 +29,8 @@ use crate::telemetry;
 
 /// How long a node that stops tries to write what its audit is to tell.
 const AUDIT_DRAIN: Duration = Duration::from_secs(2);
+/// How long the peers of a node whose Raft core has ended may take to say that it is not the node.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Flags of a node. Every setting can also be given as `--set section.key=value`.
 #[derive(Debug, clap::Args)]
@@ -213,16 +214,14 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<End, Failu
     let listener = listener_of(listener)?;
     let lane = Some(serve::lane::Lane::new(system.grants.clone(), edge.clone()));
     let server = tokio::spawn(serve::serve(listener, router, edge, limits, lane, stop.clone()));
+    let trust = node.host.peers().trust();
     let outcome = tokio::select! {
         stopped = signals::stop_requested() => stopped.map(|_| End::Signal),
         () = life.restart_asked() => Ok(End::Restart),
         () = node.host.removed() => Ok(End::Removed),
-        group = node.host.failed() => {
-            let group = group.map_or_else(String::new, |group| format!(" of group {group}"));
-            Err(Failure::failed(format!("the Raft core{group} ended")))
-        }
+        group = node.host.failed() => core_ended(&node, data, group).await,
         // Peers may know of a removal before this node's own map does.
-        reason = node.host.peers().trust().over() => ended(&node.host, reason, data),
+        reason = trust.over() => not_the_node(&node, data, reason),
         () = system.failed() => Err(Failure::failed("the actors of a shard keep failing")),
         () = transport.ended() => Err(Failure::failed("the actors' transport ended")),
     };
@@ -256,13 +255,29 @@ async fn leave(system: &System) {
     }
 }
 
-/// The cluster has said that this process is not the node.
-fn ended(host: &Host, reason: Reason, data: &Path) -> Result<End, Failure> {
-    if reason == Reason::Removed && boot::was_member(host) {
+/// Why a Raft core has ended: a copy that took the place of this node has a log of its own, which a
+/// core may meet before anybody says so.
+async fn core_ended(
+    node: &boot::Node,
+    data: &Path,
+    group: Option<GroupId>,
+) -> Result<End, Failure> {
+    match tokio::time::timeout(LAST_WORD, node.host.peers().trust().over()).await {
+        Ok(reason) => not_the_node(node, data, reason),
+        Err(_) => {
+            let group = group.map_or_else(String::new, |group| format!(" of group {group}"));
+            Err(Failure::failed(format!("the Raft core{group} ended")))
+        }
+    }
+}
+
+/// The cluster has said that this process is not the node, or not any more.
+fn not_the_node(node: &boot::Node, data: &Path, reason: Reason) -> Result<End, Failure> {
+    if reason == Reason::Removed && boot::was_member(&node.host) {
         return Ok(End::Removed);
     }
-    let what = format!("refused: {} of {}: {reason}", host.node(), data.display());
-    Err(Failure::new(Exit::Refused, what))
+    let (data, node) = (data.display(), node.host.node());
+    Err(Failure::new(Exit::Refused, format!("refused: {data} is {node}: {reason}")))
 }
 
 fn metrics_of(system: &System, transport: &ClusterTransport) -> Result<Metrics, prometheus::Error> {
