@@ -118,7 +118,7 @@ fn registration(peer: &str) -> Registration {
         http: "http://127.0.0.1:0".to_owned(),
         peer: peer.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        labels: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
         weight: 1,
         key: [0; 32],
     }
@@ -233,7 +233,8 @@ fn is_whole(host: &Host, map: &Map) -> bool {
         let led = leader.is_some() && (leader != Some(host.node()) || owned);
         voters == NODES && led && (id.is_meta() || leader == Some(placement.preferred))
     };
-    map.nodes.len() == NODES && placement::plan(map).is_empty() && (0..=SHARDS).all(whole)
+    let up = map.nodes.keys().copied().collect();
+    map.nodes.len() == NODES && placement::plan(map, &up).is_empty() && (0..=SHARDS).all(whole)
 }
 
 /// Writers in a closed loop; each proposal meters a scan.
