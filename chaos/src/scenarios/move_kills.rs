@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use super::Run;
 use crate::checks;
 use crate::history::Board;
-use crate::live::Live;
+use crate::live::{Live, READY_WITHIN};
 use crate::workloads::Writers;
 
 /// Where a node can be told to die. The first two are the meta leader's, the last one is the node's
@@ -74,6 +74,12 @@ async fn round(live: &mut Live, place: &str, seed: u64) -> Result<(usize, String
     let leaving = live.cluster.name(NODES - 1);
     let deaths = heal(live, &leaving).await?;
     let healed = began.elapsed();
+    // Those that never came to the place still would.
+    for i in 0..NODES - 1 {
+        live.cluster.stop(i).await?;
+        live.cluster.start(i)?;
+        live.cluster.wait_ready(i, READY_WITHIN).await?;
+    }
     let mut writers = working.rest().await?;
     writers.writers.iter_mut().for_each(|writer| writer.leave_out(NODES - 1));
     let found = checks::ledgers(&mut writers).await?;
