@@ -158,9 +158,12 @@ impl Peers {
         &self.identity
     }
 
-    /// Learns where the nodes of the cluster are.
-    pub fn set_addresses(&self, addresses: BTreeMap<NodeId, String>) {
-        *self.addresses.write().unwrap_or_else(|_| std::process::abort()) = addresses;
+    /// Learns where the nodes of the cluster are; `true` if that was not known.
+    pub fn set_addresses(&self, addresses: BTreeMap<NodeId, String>) -> bool {
+        let mut known = self.addresses.write().unwrap_or_else(|_| std::process::abort());
+        let new = *known != addresses;
+        *known = addresses;
+        new
     }
 
     /// The nodes whose addresses are known.

@@ -386,7 +386,10 @@ impl Host {
     async fn learn_addresses(&self, map: &Map) {
         let addresses: BTreeMap<_, _> =
             map.nodes.iter().map(|(&id, node)| (id, node.registration.peer.clone())).collect();
-        self.peers.set_addresses(addresses.clone());
+        // Maps change often while replicas move, and each file costs a sync.
+        if !self.peers.set_addresses(addresses.clone()) {
+            return;
+        }
         let written = match codec::encode(&Addresses(addresses)) {
             Ok(bytes) => replace_file(&self.addresses, &bytes).await,
             Err(error) => Err(io::Error::other(error)),
@@ -401,7 +404,9 @@ impl Host {
         match tokio::fs::read(&self.addresses).await {
             Ok(bytes) => {
                 match codec::decode(&bytes) {
-                    Ok(Addresses(addresses)) => self.peers.set_addresses(addresses),
+                    Ok(Addresses(addresses)) => {
+                        self.peers.set_addresses(addresses);
+                    }
                     // The map in the log has them too, once somebody leads.
                     Err(error) => warn!(%error, "saved peer addresses are damaged and left out"),
                 }
