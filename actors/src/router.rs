@@ -206,8 +206,9 @@ impl Router {
 
     /// The leader as the local replica knows it, else as it was remembered, else as it should be.
     fn believed_owner(&self, group: GroupId) -> Option<NodeId> {
-        if self.inner.host.group(group).is_some() {
-            return self.leader(group);
+        // A replica that has just come here has heard of no leader yet.
+        if let Some(leader) = self.leader(group) {
+            return Some(leader);
         }
         let cached = self.cache().get(&group).copied();
         cached.or_else(|| {

@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
-use protocol::nodes::{self, Directory, Map, Registration, SHARDS, Secrets};
-use protocol::{GroupId, NodeId, ReplicaId, Reply, Time, codec};
+use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
+use protocol::{GroupId, NodeId, ReplicaId, Reply, Time};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::apply::{Applier, Shared};
 use crate::checkpoint::keeper::{self, Keeper};
@@ -26,14 +25,16 @@ use crate::checkpoint::stream::Streams;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::group::{Group, Life};
 use crate::log::Log;
-use crate::network::{Class, Kind, Network, Peers};
+use crate::network::{Network, Peers};
 use crate::types::{Member, Raft};
 use crate::wal::Wal;
 
+mod directory;
 mod meta;
 pub(crate) mod residence;
 mod service;
 
+pub use directory::saved_directory;
 pub use service::{JoinAnswer, JoinRequest, RaftService, Welcome, token_digest};
 
 /// Interval of heartbeats.
@@ -48,10 +49,6 @@ const APPEND_ENTRIES_MAX: u64 = 24;
 const STARTS_MAX: usize = 4;
 /// Entries that are purged at a time.
 const PURGE_BATCH: u64 = 256;
-/// How long a peer may take to tell its directory, and how often the peers are asked at most.
-const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(1);
-const DOUBT_PAUSE: Duration = Duration::from_millis(250);
-
 /// Why a group cannot be hosted.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -111,24 +108,6 @@ impl std::fmt::Debug for Host {
     }
 }
 
-/// The directory of the last run, kept beside the log: a cluster that starts as a whole must find
-/// and check itself before it has elected anybody. What is damaged is left out, with a warning: the
-/// map in the log has it too, once somebody leads.
-pub async fn saved_directory(data: &Path) -> io::Result<Directory> {
-    match tokio::fs::read(directory_file(data)).await {
-        Ok(bytes) => Ok(codec::decode(&bytes).unwrap_or_else(|error| {
-            warn!(%error, "the saved directory of peers is damaged and left out");
-            Directory::default()
-        })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Directory::default()),
-        Err(error) => Err(error),
-    }
-}
-
-fn directory_file(data: &Path) -> PathBuf {
-    data.join("peers")
-}
-
 impl Storage {
     /// What a node does when nobody says otherwise.
     #[must_use]
@@ -160,7 +139,7 @@ impl Host {
             life,
             runtime,
             started: Instant::now(),
-            directory: directory_file(&storage.data),
+            directory: directory::file(&storage.data),
             gate: Arc::new(Semaphore::new(keeper::AT_ONCE)),
             streams: Streams::new(),
             arrivals: Arc::new(Arrivals::open(&checkpoints)?),
@@ -356,47 +335,6 @@ impl Host {
             }
         }
     }
-
-    async fn learn_directory(&self, map: &Map) {
-        let directory = map.directory();
-        let trust = self.peers.trust();
-        if directory.nodes != trust.directory().nodes
-            && let Err(error) = self.save_directory(&directory).await
-        {
-            // Only a start without any elected leader needs the file; the map itself is in the log.
-            warn!(%error, "directory of peers not saved");
-        }
-        trust.learn(directory);
-    }
-
-    /// Saves what a new node was told when it joined.
-    pub async fn save_directory(&self, directory: &Directory) -> io::Result<()> {
-        let bytes = codec::encode(directory).map_err(io::Error::other)?;
-        replace_file(&self.directory, &bytes).await
-    }
-
-    /// Asks peers for their directory whenever somebody came who is not in ours: a map that lags
-    /// must not keep out the nodes that would bring it up to date.
-    async fn follow_doubts(self: Arc<Self>) {
-        let trust = self.peers.trust();
-        loop {
-            trust.doubted().await;
-            let known = trust.directory();
-            let others = known.nodes.keys().filter(|node| **node != self.life.node);
-            let asked = others.map(|&node| self.directory_of(node));
-            for directory in futures::future::join_all(asked).await.into_iter().flatten() {
-                trust.learn(directory);
-            }
-            tokio::time::sleep(DOUBT_PAUSE).await;
-        }
-    }
-
-    async fn directory_of(&self, node: NodeId) -> Option<Directory> {
-        let (class, kind) = (Class::Control, Kind::Directory);
-        let call =
-            self.peers.call(node, class, kind, GroupId::META, Bytes::new(), DIRECTORY_TIMEOUT);
-        codec::decode(&call.await.ok()?).ok()
-    }
 }
 
 fn config(keep_entries: u64) -> Result<Config, openraft::ConfigError> {
@@ -433,27 +371,6 @@ async fn elect_when_alone(raft: &Raft, replica: ReplicaId) {
     if alone && let Err(error) = raft.trigger().elect(false).await {
         error!(%error, "election not started");
     }
-}
-
-/// Writes a file whole: a crash leaves the old one or the new one.
-async fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let bytes = bytes.to_vec();
-    let path = path.to_owned();
-    let written = tokio::task::spawn_blocking(move || {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        std::fs::rename(&new, &path)
-    });
-    written.await.map_err(io::Error::other)?
 }
 
 /// The node that joined, if that is what the reply says.

@@ -1,0 +1,100 @@
+//! The directory of nodes: kept in a file for the next start, learnt from the map, asked of peers.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::nodes::{Directory, Map};
+use protocol::{GroupId, NodeId, codec};
+use tracing::warn;
+
+use super::Host;
+use crate::network::{Class, Kind};
+
+/// How long a peer may take to tell its directory, and how often the peers are asked at most.
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(1);
+const DOUBT_PAUSE: Duration = Duration::from_millis(250);
+
+/// The directory of the last run, kept beside the log: a cluster that starts as a whole must find
+/// and check itself before it has elected anybody. What is damaged is left out, with a warning: the
+/// map in the log has it too, once somebody leads.
+pub async fn saved_directory(data: &Path) -> io::Result<Directory> {
+    match tokio::fs::read(file(data)).await {
+        Ok(bytes) => Ok(codec::decode(&bytes).unwrap_or_else(|error| {
+            warn!(%error, "the saved directory of peers is damaged and left out");
+            Directory::default()
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Directory::default()),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn file(data: &Path) -> PathBuf {
+    data.join("peers")
+}
+
+impl Host {
+    pub(super) async fn learn_directory(&self, map: &Map) {
+        let directory = map.directory();
+        let trust = self.peers.trust();
+        if directory.nodes != trust.directory().nodes
+            && let Err(error) = self.save_directory(&directory).await
+        {
+            // Only a start without any elected leader needs the file; the map itself is in the log.
+            warn!(%error, "directory of peers not saved");
+        }
+        trust.learn(directory);
+    }
+
+    /// Saves what a new node was told when it joined.
+    pub async fn save_directory(&self, directory: &Directory) -> io::Result<()> {
+        let bytes = codec::encode(directory).map_err(io::Error::other)?;
+        replace_file(&self.directory, &bytes).await
+    }
+
+    /// Asks peers for their directory whenever somebody came who is not in ours: a map that lags
+    /// must not keep out the nodes that would bring it up to date.
+    pub(super) async fn follow_doubts(self: Arc<Self>) {
+        let trust = self.peers.trust();
+        loop {
+            trust.doubted().await;
+            let known = trust.directory();
+            let others = known.nodes.keys().filter(|node| **node != self.life.node);
+            let asked = others.map(|&node| self.directory_of(node));
+            for directory in futures::future::join_all(asked).await.into_iter().flatten() {
+                trust.learn(directory);
+            }
+            tokio::time::sleep(DOUBT_PAUSE).await;
+        }
+    }
+
+    async fn directory_of(&self, node: NodeId) -> Option<Directory> {
+        let (class, kind) = (Class::Control, Kind::Directory);
+        let call =
+            self.peers.call(node, class, kind, GroupId::META, Bytes::new(), DIRECTORY_TIMEOUT);
+        codec::decode(&call.await.ok()?).ok()
+    }
+}
+
+/// Writes a file whole: a crash leaves the old one or the new one.
+async fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let bytes = bytes.to_vec();
+    let path = path.to_owned();
+    let written = tokio::task::spawn_blocking(move || {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&new, &path)
+    });
+    written.await.map_err(io::Error::other)?
+}
