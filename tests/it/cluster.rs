@@ -103,11 +103,11 @@ async fn a_node_of_four_is_removed_and_ends_and_a_wiped_one_comes_back_as_anothe
     same("asked again", asked().await?.meta.replayed, true)?;
     let refused = admin.remove_node(&id).await;
     ensure!(matches!(&refused, Err(ClientError::Problem(p)) if p.status == 404), "{refused:?}");
-    ends_well(&mut cluster, gone).await?;
+    ends(&mut cluster, gone, 0, "was removed from the cluster").await?;
 
     // With what it had it is nobody: it ends again, and votes nowhere.
     cluster.launcher().start(gone)?;
-    ends_well(&mut cluster, gone).await?;
+    ends(&mut cluster, gone, 5, "skep: refused: ").await?;
     let wiped = cluster.launcher().rejoin(gone).await?;
     ensure!(wiped != id, "{wiped} has the id of the node that was removed");
     let back = wait("the wiped node's replicas", &admin, |view| {
@@ -123,18 +123,18 @@ fn named(name: &str) -> NewKey {
     NewKey { name: name.to_owned(), ..NewKey::default() }
 }
 
-async fn ends_well(cluster: &mut Cluster, i: usize) -> Result<()> {
+async fn ends(cluster: &mut Cluster, i: usize, code: i32, wanted: &str) -> Result<()> {
     let launcher = cluster.launcher();
-    until("the end of the removed node", DONE_WITHIN, async || {
+    let status = until("the end of the removed node", DONE_WITHIN, async || {
         Ok(match launcher.exit_status(i) {
-            Some(status) if status.success() => Probe::Done(()),
-            over => Probe::NotYet(format!("{over:?}")),
+            Some(status) => Probe::Done(status),
+            None => Probe::NotYet("it goes on".to_owned()),
         })
     })
     .await?;
     let words = launcher.last_words(i);
-    ensure!(words.contains("was removed from the cluster"), "its last words are {words:?}");
-    Ok(())
+    ensure!(words.contains(wanted), "its last words are {words:?}");
+    same("exit code", status.code(), Some(code))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -162,8 +162,9 @@ fn make_dir(data: &Path) -> Result<(), Failure> {
 
 fn join_of(args: &Args) -> Result<Option<Join>, Failure> {
     let (Some(address), Some(file)) = (&args.join, &args.token_file) else { return Ok(None) };
-    // It joined before: the token is spent, and its file may be gone.
-    if args.data.join("node.json").exists() {
+    // One that joined before has spent its token, whose file may be gone; while it is there, it says
+    // which cluster is meant.
+    if args.data.join("node.json").exists() && !file.exists() {
         return Ok(None);
     }
     let token = if file == Path::new("-") {

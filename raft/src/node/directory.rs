@@ -16,6 +16,8 @@ use crate::network::{Class, Kind};
 /// How long a peer may take to tell its directory, and how often the peers are asked at most.
 const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(1);
 const DOUBT_PAUSE: Duration = Duration::from_millis(250);
+/// How often one of the peers is asked without any doubt.
+const LOOK_AROUND: Duration = Duration::from_secs(3);
 
 /// The directory of the last run, kept beside the log: a cluster that starts as a whole must find
 /// and check itself before it has elected anybody. What is damaged is left out, with a warning: the
@@ -55,14 +57,19 @@ impl Host {
     }
 
     /// Asks peers for their directory whenever somebody came who is not in ours: a map that lags
-    /// must not keep out the nodes that would bring it up to date.
+    /// must not keep out the nodes that would bring it up to date. And one of them now and then: a
+    /// node that was removed is not dialled any more, and is told when it asks.
     pub(super) async fn follow_doubts(self: Arc<Self>) {
         let trust = self.peers.trust();
-        loop {
-            trust.doubted().await;
+        for round in 0.. {
+            let doubted = tokio::time::timeout(LOOK_AROUND, trust.doubted()).await.is_ok();
             let known = trust.directory();
-            let others = known.nodes.keys().filter(|node| **node != self.life.node);
-            let asked = others.map(|&node| self.directory_of(node));
+            let others = known.nodes.keys().copied().filter(|&node| node != self.life.node);
+            let mut others: Vec<NodeId> = others.collect();
+            if !doubted && !others.is_empty() {
+                others = vec![others[round % others.len()]];
+            }
+            let asked = others.into_iter().map(|node| self.directory_of(node));
             for directory in futures::future::join_all(asked).await.into_iter().flatten() {
                 trust.learn(directory);
             }

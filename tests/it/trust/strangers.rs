@@ -7,18 +7,19 @@ use anyhow::{Context, Result, ensure};
 use protocol::{ClusterId, NodeId};
 use raft::network::{Class, Reason};
 use tests::raw::Request;
-use tests::{Cluster, Options};
+use tests::{Cluster, Options, Probe, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::outsider::{RAFT, forged, knock, stolen_authority};
 use super::{cluster_id, peer};
-use crate::stage::on_three_nodes;
+use crate::stage::{NODES, on_three_nodes};
 
 /// What a TLS alert takes. It says that there was an error, and no more.
 const ALERT_BYTES: usize = 7;
-const GARBAGE_FOR: Duration = Duration::from_secs(4);
-const GARBAGE_PER_SECOND: usize = 1000;
+const EVEN_WITHIN: Duration = Duration::from_secs(30);
+const GARBAGE: usize = 4_000;
+const GARBAGE_PER_SECOND: usize = 1_000;
 /// What a client may wait meanwhile, on two cores that also run the attack and three nodes.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
@@ -72,7 +73,14 @@ async fn plain(address: &str, said: &[u8]) -> Result<Vec<u8>> {
 
 /// A flood of connections that say nonsense, or nothing; meanwhile every node answers as ever.
 async fn garbage(cluster: &Cluster, address: &str) -> Result<()> {
-    let leaders = leaders(cluster).await?;
+    // While they are being evened out they change without any flood.
+    let leaders = until("even leaders", EVEN_WITHIN, async || {
+        Ok(match leaders(cluster).await {
+            Ok(leaders) if are_even(&leaders) => Probe::Done(leaders),
+            other => Probe::NotYet(format!("{other:?}")),
+        })
+    })
+    .await?;
     let flood = tokio::spawn(flood(address.to_owned()));
     let mut slowest = Duration::ZERO;
     let mut answers = 0;
@@ -86,8 +94,7 @@ async fn garbage(cluster: &Cluster, address: &str) -> Result<()> {
         }
     }
     let opened = flood.await??;
-    let wanted = GARBAGE_PER_SECOND * GARBAGE_FOR.as_secs() as usize * 9 / 10;
-    ensure!(opened >= wanted, "only {opened} connections were made");
+    ensure!(opened == GARBAGE, "only {opened} connections were made");
     ensure!(slowest <= ANSWER_WITHIN, "an answer took {slowest:?} of {answers}");
     ensure!(self::leaders(cluster).await? == leaders, "groups changed their leaders");
     Ok(())
@@ -98,15 +105,25 @@ async fn leaders(cluster: &Cluster) -> Result<Vec<Option<String>>> {
     Ok(view.shards.into_iter().map(|shard| shard.leader).collect())
 }
 
+/// The meta group is no shard: it may be one more.
+fn are_even(leaders: &[Option<String>]) -> bool {
+    let mut led: BTreeMap<&str, usize> = BTreeMap::new();
+    leaders.iter().flatten().for_each(|node| *led.entry(node).or_default() += 1);
+    let (least, most) = (led.values().min(), led.values().max());
+    leaders.iter().all(Option::is_some)
+        && led.len() == NODES
+        && least.zip(most).is_some_and(|(least, most)| most - least <= 2)
+}
+
 async fn flood(address: String) -> Result<usize> {
     let begun = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     let mut opened = 0;
     let mut silent = Vec::new();
-    while begun.elapsed() < GARBAGE_FOR {
+    while opened < GARBAGE {
         ticks.tick().await;
         let due = (begun.elapsed().as_millis() as usize * GARBAGE_PER_SECOND / 1000) + 1;
-        while opened < due {
+        while opened < due.min(GARBAGE) {
             let mut stream = TcpStream::connect(&address).await?;
             if opened % 10 == 0 {
                 silent.push(stream);

@@ -140,7 +140,7 @@ fn fake(chain_of: usize) -> Result<Arc<ServerConfig>> {
 async fn foreign_directories(cluster: &mut Cluster) -> Result<()> {
     let id = cluster_id(cluster).await?;
     let wiped = TempDir::new()?;
-    let ended = run(wiped.path(), &["--cluster", &id]).await?;
+    let ended = run(wiped.path(), &["--cluster", &id]).await.context("wiped")?;
     ended.is_refusal(5, "is empty and not a directory of clu_").context("wiped")?;
 
     let other = TempDir::new()?;
@@ -152,18 +152,20 @@ async fn foreign_directories(cluster: &mut Cluster) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     founder.kill().await?;
-    let ended = run(other.path(), &["--cluster", &id]).await?;
+    let ended = run(other.path(), &["--cluster", &id]).await.context("another cluster's")?;
     ended.is_refusal(5, "is a directory of clu_").context("another cluster's")?;
     let token = cluster.admin(0)?.create_join_token(60).await?.body.token;
-    let ended = joined(other.path(), &peer(cluster, 0), &token).await?;
+    let ended = joined(other.path(), &peer(cluster, 0), &token).await.context("to join")?;
     ended.is_refusal(5, "the token is of another").context("another cluster's, to join")?;
 
     let damaged = TempDir::new()?;
     copy(other.path(), damaged.path())?;
     std::fs::write(damaged.path().join("node.json"), "{\"format\": 2, \"clus")?;
-    run(damaged.path(), &[]).await?.is_refusal(5, "node.json is damaged")?;
+    let ended = run(damaged.path(), &[]).await.context("damaged")?;
+    ended.is_refusal(5, "node.json is damaged")?;
     let keyless = TempDir::new()?;
     copy(other.path(), keyless.path())?;
     std::fs::remove_file(keyless.path().join("tls/authority.key"))?;
-    run(keyless.path(), &[]).await?.is_refusal(5, "has no tls/authority.key")
+    let ended = run(keyless.path(), &[]).await.context("keyless")?;
+    ended.is_refusal(5, "has no tls/authority.key")
 }
