@@ -195,7 +195,7 @@ impl Checkpoint {
             }
             Ok(()) | Err(_) => {}
         }
-        let database = open_file(&path).map_err(failed)?;
+        let database = open_file(&path, false).map_err(failed)?;
         let written = write(&database, &head, next).map_err(failed)?;
         drop(database);
         self.replace(&path, head)?;
@@ -244,14 +244,15 @@ impl Checkpoint {
         if let Some(open) = state.open.upgrade() {
             return Ok(open);
         }
-        let opened = open_file(&self.inner.path).map_err(|error| self.failure(error))?;
+        let opened = open_file(&self.inner.path, false).map_err(|error| self.failure(error))?;
         let opened = Arc::new(opened);
         state.open = Arc::downgrade(&opened);
         Ok(opened)
     }
 
     fn load(&self) -> Result<Option<Loaded>, CheckpointError> {
-        let database = self.database()?;
+        let path = &self.inner.path;
+        let database = open_file(path, true).map_err(|error| self.failure(error))?;
         let transaction = database.begin_read().map_err(|error| self.failure(error.into()))?;
         let Some(bytes) = read_head(&transaction).map_err(|error| self.failure(error))? else {
             // The first transaction was cut off.
@@ -354,13 +355,16 @@ fn is_of_the_disk(cause: &io::Error) -> bool {
     !matches!(cause.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
-fn open_file(path: &Path) -> Result<Database, Failure> {
+/// Whether every page is verified first: redb trusts what it wrote, and panics when that was altered.
+fn open_file(path: &Path, verified: bool) -> Result<Database, Failure> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(path).map_err(redb::Error::Io)?;
     let backend = FileBackend::new(file)?;
-    Ok(redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(verified);
+    Ok(builder.create_with_backend(backend)?)
 }
 
 fn write(

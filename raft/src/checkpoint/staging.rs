@@ -66,7 +66,7 @@ impl Arrivals {
         // The file of another state goes first: the new one takes its name.
         all.remove(&group);
         let staged = Staged { path: self.dir.join(format!("{}.incoming", group.0)) };
-        let database = open_file(&staged.path).map_err(|failure| staged.failure(failure))?;
+        let database = open_file(&staged.path, false).map_err(|failure| staged.failure(failure))?;
         let arrival = Arrival { head, staged, database, last: Vec::new() };
         all.insert(group, Arc::new(Mutex::new(arrival)));
         Ok(Vec::new())
@@ -155,7 +155,7 @@ impl Staged {
 
     /// Reads the state back from the file, which proves that it is whole.
     pub(crate) fn load(&self, of: &Checkpoint) -> Result<Loaded, CheckpointError> {
-        let database = open_file(&self.path).map_err(|failure| self.failure(failure))?;
+        let database = open_file(&self.path, false).map_err(|failure| self.failure(failure))?;
         let transaction = database.begin_read().map_err(|error| self.failure(error.into()))?;
         let head = read_head(&transaction).map_err(|failure| self.failure(failure))?;
         let head = head.ok_or_else(|| CheckpointError::Damaged {
