@@ -150,22 +150,28 @@ async fn removals_that_break_a_quorum_are_refused_and_others_end() -> Result<()>
     let other = cluster_name(&cluster, &admin, 1).await?;
     let why = conflict(admin.remove_node(&other).await)?;
     ensure!(why.contains("would be left with 1 of 2 voters"), "{why}");
-    admin.remove_node(&dead).await?;
+    may_go(&admin, &dead).await?;
     wait("the dead one's removal", &admin, |view| view.nodes.len() == 2 && whole(view, 2)).await?;
 
-    // Two are left: one may go as soon as the map knows who votes, and the last one may not.
-    until("leave for the second one", DONE_WITHIN, async || {
-        Ok(match admin.remove_node(&other).await {
-            Ok(_) => Probe::Done(()),
-            Err(refused) => Probe::NotYet(refused.to_string()),
-        })
-    })
-    .await?;
+    // Two are left: one may go, and the last one may not.
+    may_go(&admin, &other).await?;
     wait("the second removal", &admin, |view| view.nodes.len() == 1 && whole(view, 1)).await?;
     let why = conflict(admin.remove_node("n1").await)?;
     ensure!(why.contains("n1 is the last node that works"), "{why}");
     cluster.client(0)?.create_key(&named("alone"), &fresh_key()).await?;
     Ok(())
+}
+
+/// Asks for a removal until it is allowed: the node that is asked must see the others answer, and the
+/// map must know who votes.
+async fn may_go(admin: &Client, id: &str) -> Result<()> {
+    let asked = until("leave to go", DONE_WITHIN, async || {
+        Ok(match admin.remove_node(id).await {
+            Ok(_) => Probe::Done(()),
+            Err(refused) => Probe::NotYet(refused.to_string()),
+        })
+    });
+    Ok(asked.await?)
 }
 
 /// The id of node `i`, by its address.
