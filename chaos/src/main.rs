@@ -19,8 +19,8 @@ use clap::{Parser, Subcommand};
 
 use report::Report;
 use scenarios::{
-    Run, concurrency, crash_all, crash_one, fsync_order, grow, job_owner, month, move_kills, once,
-    rate, revoke, rolling,
+    Run, Waits, concurrency, crash_all, crash_one, fsync_order, grow, job_owner, month, move_kills,
+    once, rate, revoke, rolling,
 };
 
 /// The figures of the continuous build, which has minutes.
@@ -174,16 +174,16 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::Revoke { fault, rounds } => revoke::run(run, fault, rounds).await,
         Command::Once { rounds } => once::run(run, rounds).await,
         Command::Concurrency { secs } => concurrency::run(run, secs).await,
-        Command::Grow { secs } => grow::run(run, secs).await,
-        Command::Rolling => rolling::run(run).await,
+        Command::Grow { secs } => grow::run(run, secs, Waits::Bounded).await,
+        Command::Rolling => rolling::run(run, Waits::Bounded).await,
         Command::MoveKills { rounds } => move_kills::run(run, rounds).await,
         Command::FsyncOrder => fsync_order::run(run).await,
-        Command::Short => all(run, SHORT).await,
-        Command::Full => all(run, FULL).await,
+        Command::Short => all(run, SHORT, Waits::Told).await,
+        Command::Full => all(run, FULL, Waits::Bounded).await,
     }
 }
 
-async fn all(run: &Run, rounds: Rounds) -> Result<()> {
+async fn all(run: &Run, rounds: Rounds, waits: Waits) -> Result<()> {
     crash_one::run(run, rounds.crash_one).await?;
     crash_all::run(run, rounds.crash_all).await?;
     job_owner::run(run, rounds.job_owner).await?;
@@ -192,8 +192,8 @@ async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     revoke::run(run, None, rounds.revoke).await?;
     once::run(run, rounds.once).await?;
     concurrency::run(run, rounds.concurrency_s).await?;
-    grow::run(run, rounds.grow_s).await?;
-    rolling::run(run).await?;
+    grow::run(run, rounds.grow_s, waits).await?;
+    rolling::run(run, waits).await?;
     move_kills::run(run, rounds.move_kills).await?;
     fsync_order::run(run).await
 }
