@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use client::cluster::ClusterView;
 use node::cli::launch::{Probe, free_ports, until};
 
