@@ -37,6 +37,8 @@ const SHORT: Rounds = Rounds {
     grow_s: None,
     move_kills: 2,
 };
+/// Seconds of load after each change of the number of nodes.
+const GROW_S: u64 = 60;
 /// The figures that a release is held to.
 const FULL: Rounds = Rounds {
     crash_one: 100,
@@ -47,7 +49,7 @@ const FULL: Rounds = Rounds {
     revoke: 2_000,
     once: 500,
     concurrency_s: 60,
-    grow_s: Some(60),
+    grow_s: Some(GROW_S),
     move_kills: 9,
 };
 
@@ -117,7 +119,7 @@ enum Command {
     },
     /// 1, 3, 5 and again 3 nodes under a steady load of clients that retry once
     Grow {
-        #[arg(long, default_value_t = FULL.grow_s)]
+        #[arg(long, default_value_t = GROW_S)]
         secs: u64,
     },
     /// A rolling restart of all nodes under the same load
