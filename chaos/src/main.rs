@@ -19,8 +19,8 @@ use clap::{Parser, Subcommand};
 
 use report::Report;
 use scenarios::{
-    Run, Waits, concurrency, crash_all, crash_one, fsync_order, grow, job_owner, month, move_kills,
-    once, rate, revoke, rolling,
+    Run, concurrency, crash_all, crash_one, fsync_order, grow, job_owner, month, move_kills, once,
+    rate, revoke, rolling,
 };
 
 /// The figures of the continuous build, which has minutes.
@@ -34,11 +34,12 @@ const SHORT: Rounds = Rounds {
     once: 10,
     concurrency_s: 6,
     // Takes minutes, and its bounds are those of an optimised build.
-    grow_s: None,
-    move_kills: 2,
+    members: None,
 };
 /// Seconds of load after each change of the number of nodes.
 const GROW_S: u64 = 60;
+/// Moves of a replica in which nodes die.
+const MOVE_KILLS: u32 = 9;
 /// The figures that a release is held to.
 const FULL: Rounds = Rounds {
     crash_one: 100,
@@ -49,8 +50,7 @@ const FULL: Rounds = Rounds {
     revoke: 2_000,
     once: 500,
     concurrency_s: 60,
-    grow_s: Some(GROW_S),
-    move_kills: 9,
+    members: Some(Members { grow_s: GROW_S, move_kills: MOVE_KILLS }),
 };
 
 /// Kill nodes, then look for what was acknowledged
@@ -126,7 +126,7 @@ enum Command {
     Rolling,
     /// Nodes die at every step of a replica's move
     MoveKills {
-        #[arg(long, default_value_t = FULL.move_kills)]
+        #[arg(long, default_value_t = MOVE_KILLS)]
         rounds: u32,
     },
     /// Every acknowledgement follows a completed sync of its records, seen by strace
@@ -146,8 +146,13 @@ struct Rounds {
     revoke: u32,
     once: u32,
     concurrency_s: u64,
+    members: Option<Members>,
+}
+
+/// Rounds in which nodes come, rest and go.
+struct Members {
     /// How long the load goes on after each change.
-    grow_s: Option<u64>,
+    grow_s: u64,
     move_kills: u32,
 }
 
@@ -177,16 +182,16 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::Revoke { fault, rounds } => revoke::run(run, fault, rounds).await,
         Command::Once { rounds } => once::run(run, rounds).await,
         Command::Concurrency { secs } => concurrency::run(run, secs).await,
-        Command::Grow { secs } => grow::run(run, secs, Waits::Bounded).await,
-        Command::Rolling => rolling::run(run, Waits::Bounded).await,
+        Command::Grow { secs } => grow::run(run, secs).await,
+        Command::Rolling => rolling::run(run).await,
         Command::MoveKills { rounds } => move_kills::run(run, rounds).await,
         Command::FsyncOrder => fsync_order::run(run).await,
-        Command::Short => all(run, SHORT, Waits::Told).await,
-        Command::Full => all(run, FULL, Waits::Bounded).await,
+        Command::Short => all(run, SHORT).await,
+        Command::Full => all(run, FULL).await,
     }
 }
 
-async fn all(run: &Run, rounds: Rounds, waits: Waits) -> Result<()> {
+async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     crash_one::run(run, rounds.crash_one).await?;
     crash_all::run(run, rounds.crash_all).await?;
     job_owner::run(run, rounds.job_owner).await?;
@@ -195,10 +200,10 @@ async fn all(run: &Run, rounds: Rounds, waits: Waits) -> Result<()> {
     revoke::run(run, None, rounds.revoke).await?;
     once::run(run, rounds.once).await?;
     concurrency::run(run, rounds.concurrency_s).await?;
-    if let Some(secs) = rounds.grow_s {
-        grow::run(run, secs, waits).await?;
+    if let Some(Members { grow_s, move_kills }) = rounds.members {
+        grow::run(run, grow_s).await?;
+        rolling::run(run).await?;
+        move_kills::run(run, move_kills).await?;
     }
-    rolling::run(run, waits).await?;
-    move_kills::run(run, rounds.move_kills).await?;
     fsync_order::run(run).await
 }

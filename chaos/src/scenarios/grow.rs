@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use client::cluster::ClusterView;
 use node::cli::launch::{Probe, free_ports, until};
 
-use super::{Run, Waits};
+use super::{Run, hold};
 use crate::live::Live;
 use crate::workloads::steady::{RATE, Seen, Steady};
 
@@ -20,16 +20,16 @@ const WORKING_WITHIN: Duration = Duration::from_secs(5);
 /// Replicas of a shard.
 const REPLICAS: usize = 3;
 
-pub(crate) async fn run(run: &Run, secs: u64, waits: Waits) -> Result<()> {
+pub(crate) async fn run(run: &Run, secs: u64) -> Result<()> {
     let began = Instant::now();
     let mut live = Live::start(1, &[]).await?;
-    let done = Box::pin(play(run, &mut live, secs, waits)).await;
+    let done = Box::pin(play(run, &mut live, secs)).await;
     let outcome = if done.is_ok() { "held" } else { "did not hold" };
     run.report.summary(&format!("grow: {outcome} in {} s", began.elapsed().as_secs()));
     live.end(done, run.keep, run.report).await
 }
 
-async fn play(run: &Run, live: &mut Live, secs: u64, waits: Waits) -> Result<()> {
+async fn play(run: &Run, live: &mut Live, secs: u64) -> Result<()> {
     let pause = Duration::from_secs(secs);
     let steady = Steady::begin(live).await?;
     tokio::time::sleep(pause).await;
@@ -56,7 +56,7 @@ async fn play(run: &Run, live: &mut Live, secs: u64, waits: Waits) -> Result<()>
     }
     let there = steady.end(live).await?;
     run.report.summary(&format!("grow: {there}"));
-    waits.hold(longest, INTERRUPTION_MAX)
+    hold(longest, INTERRUPTION_MAX)
 }
 
 fn tell(run: &Run, what: &str, seen: &Seen, plain: Option<&Seen>) {

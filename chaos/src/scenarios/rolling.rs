@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Run, Waits};
+use super::{Run, hold};
 use crate::live::{Live, binary};
 use crate::workloads::steady::Steady;
 
@@ -18,16 +18,16 @@ const UNAVAILABLE_MAX: Duration = Duration::from_secs(2);
 /// From SIGTERM to exit 0.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-pub(crate) async fn run(run: &Run, waits: Waits) -> Result<()> {
+pub(crate) async fn run(run: &Run) -> Result<()> {
     let began = Instant::now();
     let mut live = Live::start(NODES, &[]).await?;
-    let done = Box::pin(play(run, &mut live, waits)).await;
+    let done = Box::pin(play(run, &mut live)).await;
     let outcome = if done.is_ok() { "held" } else { "did not hold" };
     run.report.summary(&format!("rolling: {outcome} in {} s", began.elapsed().as_secs()));
     live.end(done, run.keep, run.report).await
 }
 
-async fn play(run: &Run, live: &mut Live, waits: Waits) -> Result<()> {
+async fn play(run: &Run, live: &mut Live) -> Result<()> {
     let steady = Steady::begin(live).await?;
     tokio::time::sleep(PLAIN).await;
     let plain = steady.look();
@@ -46,13 +46,13 @@ async fn play(run: &Run, live: &mut Live, waits: Waits) -> Result<()> {
         seen.told()
     ));
     seen.ensure_none_failed()?;
-    waits.hold(seen.longest, UNAVAILABLE_MAX)?;
+    hold(seen.longest, UNAVAILABLE_MAX)?;
     live.ensure_alive()?;
     let same = pids == (0..NODES).map(|i| live.cluster.pid(i)).collect::<Vec<_>>();
     ensure!(same, "a node runs as another process");
 
     let longest = stop_and_start(run, live, &steady).await?;
-    waits.hold(longest, UNAVAILABLE_MAX)?;
+    hold(longest, UNAVAILABLE_MAX)?;
     let there = steady.end(live).await?;
     run.report.summary(&format!("rolling: {there}"));
     live.ensure_equal().await
