@@ -87,7 +87,7 @@ impl Mouth {
         }
     }
 
-    /// Says that this node is drained, once it leads nothing and runs nothing.
+    /// Says that this node is drained, once it runs nothing and all that it holds is led by others.
     pub(crate) async fn rest(self) {
         let Inner { me, host, runner, .. } = &*self.inner;
         let mut ticks = tokio::time::interval(INTERVAL);
@@ -96,7 +96,11 @@ impl Mouth {
             ticks.tick().await;
             let map = host.map().borrow().clone();
             let state = map.as_ref().and_then(|map| map.nodes.get(&me.node)).map(|node| node.state);
-            let busy = !runner.is_idle() || host.groups().iter().any(Group::leads);
+            let led_by_another = |group: &Group| {
+                let leader = group.leadership().borrow().leader;
+                !group.leads() && leader.is_some_and(|leader| leader != me.node)
+            };
+            let busy = !runner.is_idle() || !host.groups().iter().all(led_by_another);
             if state != Some(State::Draining) || busy {
                 continue;
             }

@@ -13,7 +13,7 @@ use raft::placement;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Written, refused};
+use super::app::{App, Wish, refused};
 use super::auth::{Idempotency, Operator};
 use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Object};
@@ -54,10 +54,8 @@ async fn drain(
     once: Idempotency,
     body: Json<Empty>,
 ) -> Result<Response, Problem> {
-    let Segments((node,)) = path?;
-    let command = Command::SetState { node, state: nodes::State::Draining };
     let wish = operator.wish(&once, body.marks);
-    changed(node, app.propose_meta(command, &wish, None, StatusCode::ACCEPTED).await?)
+    set_state(&app, path?, nodes::State::Draining, &wish).await
 }
 
 /// Take a drain back
@@ -73,10 +71,8 @@ async fn undrain(
     once: Idempotency,
     body: Json<Empty>,
 ) -> Result<Response, Problem> {
-    let Segments((node,)) = path?;
-    let command = Command::SetState { node, state: nodes::State::Active };
     let wish = operator.wish(&once, body.marks);
-    changed(node, app.propose_meta(command, &wish, None, StatusCode::ACCEPTED).await?)
+    set_state(&app, path?, nodes::State::Active, &wish).await
 }
 
 /// Move everything away from a node, then take it out of the cluster
@@ -102,12 +98,18 @@ async fn remove(
     if new {
         placement::removable(&map, &up(&app, &map), node).map_err(refused)?;
     }
-    let command = Command::SetState { node, state: nodes::State::Removing };
     let wish = operator.wish(&once, body.marks);
-    changed(node, app.propose_meta(command, &wish, None, StatusCode::ACCEPTED).await?)
+    set_state(&app, Segments((node,)), nodes::State::Removing, &wish).await
 }
 
-fn changed(node: NodeId, written: Written) -> Result<Response, Problem> {
+async fn set_state(
+    app: &App,
+    Segments((node,)): Segments<(NodeId,)>,
+    state: nodes::State,
+    wish: &Wish,
+) -> Result<Response, Problem> {
+    let command = Command::SetState { node, state };
+    let written = app.propose_meta(command, wish, None, StatusCode::ACCEPTED).await?;
     let protocol::Reply::Node(now) = &written.reply else {
         return Err(Problem::new(Code::Internal));
     };

@@ -118,9 +118,11 @@ async fn accept(listener: TcpListener, transport: ClusterTransport) {
             continue;
         };
         if stream.write_u8(1).await.is_ok() {
-            // Refused while the set of peers lags; the other side dials again.
             let wire = Wire::new(stream, |tcp| tcp).unwrap();
-            let _ = transport.accept(wire, PeerId { node, incarnation });
+            if let Err(refused) = transport.accept(wire, PeerId { node, incarnation }) {
+                // The set of peers lags; the other side dials again.
+                tracing::debug!(node, %refused, "not accepted");
+            }
         }
     }
 }
