@@ -67,15 +67,9 @@ impl ClusterState {
     }
 
     fn gauges(&self) -> Vec<&dyn Collector> {
-        let [index, age, seconds, bytes, sent, taken] = self.storage.gauges();
-        vec![
-            index,
-            age,
-            seconds,
-            bytes,
-            sent,
-            taken,
-            &self.lag,
+        let mut gauges = self.storage.gauges().to_vec();
+        gauges.extend([
+            &self.lag as &dyn Collector,
             &self.log,
             &self.queue,
             &self.applied,
@@ -86,7 +80,8 @@ impl ClusterState {
             &self.active,
             &self.certificate,
             &self.refused,
-        ]
+        ]);
+        gauges
     }
 
     fn look(&self) {
@@ -94,7 +89,7 @@ impl ClusterState {
         {
             gauges.reset();
         }
-        self.storage.look(&self.system.host.groups());
+        self.storage.look(&self.system.host);
         let mut outstanding = 0;
         for group in self.system.host.groups() {
             let id = group.id().to_string();
