@@ -35,8 +35,8 @@ pub enum Standing {
     Stopping,
 }
 
-/// What a node says of itself every 100 ms; the last word counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a node says of itself every 100 ms, or 400 when nothing changes; the last word counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     pub slots: u32,
     /// Documents that wait or run.
@@ -48,6 +48,13 @@ pub struct Load {
     pub blobs: BTreeMap<GroupId, u64>,
     /// Groups that it leads.
     pub leads: Vec<GroupId>,
+}
+
+impl Load {
+    /// Whether nothing but the time is different.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        Self { wall: other.wall, ..self.clone() } == *other
+    }
 }
 
 /// Room that a node has for more.
