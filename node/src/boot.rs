@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::audit::Signer;
-use actors::blobs::Blobs;
+use actors::blobs::{Blobs, OpenError};
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
 use actors::remote::{ClusterTransport, Inbound, PeerId, PeerState, PeerTransport, Settings, Wire};
@@ -21,7 +21,7 @@ use protocol::nodes::{LABEL_CHARS_MAX, LABELS_MAX, LifeId, Registration, WEIGHT_
 use protocol::{ClusterId, Digest, Name, NodeId};
 use raft::Host;
 use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services, Stream};
-use raft::node::{RaftService, Storage};
+use raft::node::{HostError, RaftService, Storage};
 use raft::wal::{self, Wal};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -163,13 +163,13 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let handle = raft.handle();
     let storage = storage(&config, &data);
     let host = Host::open(wal, found.groups, peers, handle, storage, actors::clock::wall);
-    let host = host.await.map_err(|error| failed(&error.to_string()))?;
+    let host = host.await.map_err(not_hosted)?;
     doors.raft.set(Arc::clone(&host));
     let cookie = file.cookie().ok_or_else(|| failed("node.json has no cookie"))?;
     entry::settle(&host, file, &data, &registration).await?;
 
     let blobs = Blobs::open(&data.join("blobs"), Arc::clone(&host));
-    let blobs = blobs.map_err(|cause| BootError::Io { what: "blobs".to_owned(), cause })?;
+    let blobs = blobs.map_err(no_blobs)?;
     doors.bulk.set(blobs.service());
     let slots = start_slots(&config).await?;
     let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
@@ -193,6 +193,20 @@ fn storage(config: &Config, data: &Path) -> Storage {
         every: Duration::from_secs(u64::from(storage.checkpoint_s.max(1))),
         keep_entries: u64::from(storage.keep_entries),
     }
+}
+
+fn no_blobs(error: OpenError) -> BootError {
+    match error {
+        OpenError::Io(cause) => BootError::Io { what: "blobs".to_owned(), cause },
+        OpenError::Version { .. } => BootError::Refused(error.to_string()),
+    }
+}
+
+fn not_hosted(error: HostError) -> BootError {
+    if error.is_of_another_release() {
+        return BootError::Refused(error.to_string());
+    }
+    failed(&error.to_string())
 }
 
 fn failed(what: &str) -> BootError {
@@ -246,6 +260,7 @@ fn registration(
         http: format!("http://{}", told(&config.node.advertise_http, http)?),
         peer: told(&config.node.advertise_peer, peer)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        wire: protocol::versions::Wire::OURS,
         labels: labels(&config.node.labels)?,
         weight: match config.node.weight {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),

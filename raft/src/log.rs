@@ -30,6 +30,17 @@ impl Log {
         Self { log }
     }
 
+    /// Whether this build can read the newest entry. Versions never fall, so it can then read all.
+    pub(crate) fn is_readable(&self) -> Result<(), io::Error> {
+        let Some((_, index)) = self.log.last() else { return Ok(()) };
+        for entry in self.entries(index, index + 1, usize::MAX)? {
+            if let EntryPayload::Normal(payload) = entry.payload {
+                codec::understand(&payload.0).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
     fn entries(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogEntry>, io::Error> {
         if from >= to {
             return Ok(Vec::new());

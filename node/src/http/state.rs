@@ -1,7 +1,9 @@
 //! The state of the cluster as figures, taken when they are asked for.
 
+pub(super) mod members;
 mod storage;
 
+use members::Members;
 use storage::Storage;
 
 use actors::System;
@@ -22,6 +24,7 @@ pub struct ClusterState {
     lag: IntGaugeVec,
     log: IntGaugeVec,
     storage: Storage,
+    members: Members,
     mailbox: IntGaugeVec,
     outstanding: IntGauge,
     peers_up: IntGauge,
@@ -48,6 +51,7 @@ impl ClusterState {
             )?,
             log: by("raft_log_entries", "Entries in the log, by group", "group")?,
             storage: Storage::new()?,
+            members: Members::new()?,
             mailbox: by("mailbox_depth", "Messages that wait, by owned shard", "group")?,
             outstanding: IntGauge::new(
                 "limit_slab_requests_outstanding",
@@ -67,14 +71,7 @@ impl ClusterState {
     }
 
     fn gauges(&self) -> Vec<&dyn Collector> {
-        let [index, age, seconds, bytes, sent, taken] = self.storage.gauges();
-        vec![
-            index,
-            age,
-            seconds,
-            bytes,
-            sent,
-            taken,
+        let own: [&dyn Collector; 11] = [
             &self.lag,
             &self.log,
             &self.queue,
@@ -86,7 +83,8 @@ impl ClusterState {
             &self.active,
             &self.certificate,
             &self.refused,
-        ]
+        ];
+        own.into_iter().chain(self.storage.gauges()).chain(self.members.gauges()).collect()
     }
 
     fn look(&self) {
@@ -95,6 +93,7 @@ impl ClusterState {
             gauges.reset();
         }
         self.storage.look(&self.system.host.groups());
+        self.members.look(&self.system, &self.transport);
         let mut outstanding = 0;
         for group in self.system.host.groups() {
             let id = group.id().to_string();
