@@ -11,7 +11,7 @@ use tests::raw::Request;
 use tests::{Cluster, Options, Probe, until};
 use tokio::process::Command;
 
-use crate::stage::{on_three_nodes, same};
+use crate::stage::{on_three_nodes, same, skipped};
 
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
 const LIBRARY: &str = "libfaketimeMT.so.1";
@@ -103,8 +103,21 @@ fn complete(view: &Value) -> bool {
 async fn readiness(cluster: &Cluster) -> Result<()> {
     let report = Request::get("/readyz?verbose").send(&cluster.url(1)).await?.ok(200)?;
     same("groups", list(&report, "groups").len(), 17)?;
-    let owned = list(&report, "groups").iter().filter(|group| group["open"] == true).count();
-    ensure!((1..17).contains(&owned), "node 1 owns {owned} groups");
+    let led = |group: &Value| group["leader"].is_string() && group["epoch"].as_u64() > Some(0);
+    ensure!(list(&report, "groups").iter().all(led), "{report}");
+    until("one owner of each group", TOLD_WITHIN, async || {
+        let mut owned = 0;
+        for i in 0..cluster.len() {
+            let client = match cluster.admin(i) {
+                Ok(client) => client,
+                Err(error) => return Ok(Probe::NotYet(format!("{error:#}"))),
+            };
+            let report = client.readiness().await?.report;
+            owned += list(&report, "groups").iter().filter(|group| group["open"] == true).count();
+        }
+        Ok(if owned == 17 { Probe::Done(()) } else { Probe::NotYet(format!("{owned} of 17")) })
+    })
+    .await?;
     same("peers", (&report["peers_up"], &report["peers"]), (&2.into(), &2.into()))?;
     ensure!(report["settings"]["inference.slots"].is_u64(), "{report}");
     ensure!(report["certificate_expires_at"].is_string(), "{report}");
@@ -236,7 +249,9 @@ async fn unhealthy(cluster: &mut Cluster) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_wrong_is_told_by_status_and_doctor() {
-    let Some(library) = library() else { return skipped() };
+    let Some(library) = library() else {
+        return skipped("a wrong clock", &format!("{LIBRARY} is not installed (Debian: faketime)"));
+    };
     on_three_nodes(Options::default(), async |cluster| {
         cluster.stop(1).await?;
         let variables = [
@@ -248,7 +263,7 @@ async fn a_clock_that_is_wrong_is_told_by_status_and_doctor() {
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
         cluster.launcher().set_variables(1, variables.into());
         cluster.restart(1).await?;
-        let words = format!("the clock of {} is 5 min ahead", cluster.launcher().name(1));
+        let words = format!("the clock of {} is 5.0 min ahead", cluster.launcher().name(1));
         for i in 0..cluster.len() {
             // The one that is wrong is told as the wrong one by itself, too.
             let right = |_: i32, view: &Value| {
@@ -274,11 +289,6 @@ fn library() -> Option<PathBuf> {
     let by_architecture = folders.map(|folder| folder.path().join("faketime"));
     let all = by_architecture.chain([PathBuf::from("/usr/lib/faketime")]);
     all.map(|folder| folder.join(LIBRARY)).find(|library| Path::exists(library))
-}
-
-#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
-fn skipped() {
-    eprintln!("SKIPPED 1 test: {LIBRARY} is not installed (Debian: package faketime)");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use protocol::nodes::Directory;
 use protocol::versions::Wire;
 use tests::{Cluster, Options, Probe, until};
 
-use crate::stage::same;
+use crate::stage::{same, skipped};
 
 const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 /// A binary to take for that of the release before, instead of building the last tag.
@@ -179,15 +179,11 @@ fn previous() -> Result<Option<PathBuf>> {
     let here = git(root, &["tag", "--points-at", "HEAD"])?;
     let before = listed.lines().find(|tag| !here.lines().any(|now| now == *tag));
     let Some(tag) = before else {
-        skipped(listed.lines().count());
+        let tags = listed.lines().count();
+        skipped("the release before", &format!("of {tags} tags none is of one ({PREVIOUS})"));
         return Ok(None);
     };
     build(root, tag).map(Some)
-}
-
-#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
-fn skipped(tags: usize) {
-    eprintln!("SKIPPED 1 test: of {tags} tags none is of a release before this one ({PREVIOUS})");
 }
 
 fn git(root: &Path, arguments: &[&str]) -> Result<String> {

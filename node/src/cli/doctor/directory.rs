@@ -129,20 +129,26 @@ mod tests {
     use super::super::Verdict;
     use super::*;
 
+    fn private() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+        dir
+    }
+
     fn verdicts(data: &Path) -> Vec<(&'static str, Verdict)> {
         check(data).into_iter().map(|finding| (finding.check, finding.verdict)).collect()
     }
 
     #[test]
     fn an_empty_directory_and_a_missing_one_are_fine() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         assert!(verdicts(dir.path()).iter().all(|(_, verdict)| *verdict == Verdict::Ok));
         assert_eq!(verdicts(&dir.path().join("new")), [("data", Verdict::Ok)]);
     }
 
     #[test]
     fn what_others_can_read_and_a_log_without_a_node_are_told() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         std::fs::create_dir(dir.path().join("wal")).unwrap();
         set_permissions(dir.path().join("wal"), Permissions::from_mode(0o755)).unwrap();
         let found = verdicts(dir.path());
@@ -154,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_node_file_of_a_newer_format_is_told() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         std::fs::write(dir.path().join("node.json"), r#"{"format": 99}"#).unwrap();
         let found = identity(dir.path());
         assert_eq!(found.verdict, Verdict::Fail);

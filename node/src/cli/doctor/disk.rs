@@ -85,7 +85,8 @@ fn timed(file: &File, record: &[u8], at: u64) -> io::Result<Duration> {
 fn told(times: &[Duration]) -> Vec<Finding> {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
-    let of = |per_mille: usize| sorted.get((sorted.len() * per_mille / 1000).min(sorted.len() - 1));
+    let last = sorted.len().saturating_sub(1);
+    let of = |per_mille: usize| sorted.get((sorted.len() * per_mille / 1000).min(last));
     let (Some(&p50), Some(&p99)) = (of(500), of(990)) else { return Vec::new() };
     let one = |check, got: Duration, warn, fail| {
         let found = format!("{got:.1?} ({} syncs)", times.len());

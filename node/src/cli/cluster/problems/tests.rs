@@ -42,7 +42,7 @@ fn one_node_down_leaves_bare_majorities() {
     check(
         &[("/nodes/2/state", "down".into()), ("/nodes/2/heard_ms", 90_000.into())],
         &[
-            "fail nodes: n3 is down, was heard of 1 min ago",
+            "fail nodes: n3 is down, was heard of 1.5 min ago",
             "warn quorum: the loss of one more node stops group 0, 1",
         ],
     );
@@ -92,12 +92,12 @@ fn certificates_and_checkpoints_are_told_before_they_hurt() {
     let mut view = healthy();
     view["nodes"][0]["checkpoint_overdue_s"] = 300.into();
     let found = problems(&serde_json::from_value(view).unwrap());
-    assert_eq!(found[0].detail, "a checkpoint of n1 is overdue, 5 min old");
+    assert_eq!(found[0].detail, "a checkpoint of n1 is overdue, 5.0 min old");
 }
 
 #[test]
 fn the_odd_clock_is_the_wrong_one_whoever_is_asked() {
-    let ahead = "the clock of n2 is 2 min ahead of the others";
+    let ahead = "the clock of n2 is 2.0 min ahead of the others";
     check(&[("/nodes/1/clock_ahead_ms", 120_000.into())], &[&format!("fail clocks: {ahead}")]);
     // The one that is ahead was asked: to it the others are behind.
     check(
