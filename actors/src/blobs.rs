@@ -209,6 +209,7 @@ async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::SnapshotBegin
         | Kind::SnapshotPart
         | Kind::SnapshotInstall
+        | Kind::Readmit
         | Kind::Join
         | Kind::Directory => Err("not on this connection".to_owned()),
     }

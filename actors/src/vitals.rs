@@ -35,6 +35,8 @@ pub struct Vitals {
     pub checkpoint_every_s: u64,
     /// Documents without a result of the shards that it owns.
     pub backlog: u64,
+    /// Logs and states that were found damaged since its process started.
+    pub damaged: u64,
     pub replicas: BTreeMap<GroupId, ReplicaVitals>,
 }
 
@@ -60,6 +62,7 @@ impl Vitals {
             certificate_term_s: trust.term().as_secs(),
             checkpoint_every_s: host.checkpoint_every().as_secs(),
             backlog: owned.map(|group| group.view().jobs.documents_waiting()).sum(),
+            damaged: host.damage().len() as u64,
             replicas: groups.iter().map(|group| (group.id(), ReplicaVitals::of(group))).collect(),
         }
     }

@@ -18,22 +18,23 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use protocol::jobs::Worker;
 use protocol::nodes::{LABEL_CHARS_MAX, LABELS_MAX, LifeId, Registration, WEIGHT_MAX};
-use protocol::{ClusterId, Digest, Name, NodeId};
+use protocol::{ClusterId, Digest, GroupId, Name, NodeId};
 use raft::Host;
 use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services, Stream};
-use raft::node::{HostError, RaftService, Storage};
-use raft::wal::{self, Wal};
+use raft::node::{Damage, HostError, RaftService, Storage};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tracing::info;
 
 use crate::config::Config;
-use crate::identity;
+use crate::identity::{self, NodeFile};
 
 mod entry;
+mod log;
 
 pub(crate) use entry::was_member;
 use entry::{Asked, Member};
+use log::{Log, Lost};
 
 /// Threads for Raft, the peer port and nothing else.
 const RAFT_THREADS: usize = 2;
@@ -129,8 +130,8 @@ impl Drop for RaftThreads {
 pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let Plan { config, data, join, cluster, dial } = plan;
     make_dir(&data)?;
-    let (wal, found) = open_log(&data).await?;
-    let asked = Asked { data: &data, used: !found.groups.is_empty(), join, cluster };
+    let log = Log::open(&data).await?;
+    let asked = Asked { data: &data, used: log.is_used(), join, cluster };
     let term = Duration::from_secs(u64::from(config.node.certificate_s));
     // Before anything listens: a process that may not be this node must not be taken for it.
     let known = entry::resume(&asked, term, &dial).await?;
@@ -139,12 +140,12 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let secret = identity::signing_secret(&data);
     let secret = secret.map_err(|error| BootError::Refused(error.to_string()))?;
     let mut registration = registration(&config, &http, &peer, &secret)?;
-    let member = match known {
-        Some(member) => member,
-        None => entry::enter(&asked, term, &registration).await?,
+    let (lost, member) = match known {
+        Some(member) => (log.lost(&data, &member.file), member),
+        None => (Lost::Nothing, entry::enter(&asked, term, &registration).await?),
     };
     member.stands_in(&mut registration);
-    let Member { file, trust } = member;
+    let Member { mut file, trust } = member;
     file.write(&data).map_err(|error| BootError::Refused(error.to_string()))?;
     let identity = trust.identity().clone();
     let raft = RaftThreads::start()?;
@@ -160,10 +161,7 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     };
     raft.handle().spawn(Listener::new(peer, trust, services).run());
 
-    let handle = raft.handle();
-    let storage = storage(&config, &data);
-    let host = Host::open(wal, found.groups, peers, handle, storage, actors::clock::wall);
-    let host = host.await.map_err(not_hosted)?;
+    let host = open_host(&config, &data, log, lost, &mut file, peers, raft.handle()).await?;
     doors.raft.set(Arc::clone(&host));
     let cookie = file.cookie().ok_or_else(|| failed("node.json has no cookie"))?;
     entry::settle(&host, file, &data, &registration).await?;
@@ -183,6 +181,53 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     raft.handle().spawn(raft::members::run(Arc::clone(&host), system.outlook(), replace_after));
     info!(node = %identity.node, incarnation = me.incarnation, "node started");
     Ok(Node { config, host, system, transport, http, registration, _raft: raft })
+}
+
+/// Opens the log and what it knows; for what is lost of it the cluster gives new replicas.
+async fn open_host(
+    config: &Config,
+    data: &Path,
+    log: Log,
+    lost: Lost,
+    file: &mut NodeFile,
+    peers: Arc<Peers>,
+    runtime: Handle,
+) -> Result<Arc<Host>, BootError> {
+    let save =
+        |file: &NodeFile| file.write(data).map_err(|error| BootError::Refused(error.to_string()));
+    let (wal, found) = match &lost {
+        Lost::Nothing | Lost::Meta => log.sound()?,
+        Lost::All(why) => {
+            let replica = log::readmit(&peers, file, why).await?;
+            let incarnation = peers.identity().start.incarnation;
+            let log = log.anew(data, incarnation, replica).await?;
+            save(file)?;
+            raft::failpoint::hit("readmit-saved");
+            log
+        }
+    };
+    let storage = storage(config, data);
+    let clock = actors::clock::wall;
+    let host = Host::open(wal, found.groups, Arc::clone(&peers), runtime, storage, clock);
+    let host = host.await.map_err(not_hosted)?;
+    let meta = host.damage().into_iter().find(|damage| damage.group == Some(GroupId::META));
+    let without_map = match lost {
+        Lost::All(why) => {
+            host.note_damage(Damage { group: None, why });
+            None
+        }
+        Lost::Meta => {
+            let why = "the cluster map here was found damaged by an earlier start".to_owned();
+            host.note_damage(Damage { group: Some(GroupId::META), why: why.clone() });
+            Some(why)
+        }
+        Lost::Nothing => meta.map(|damage| damage.why),
+    };
+    if let Some(why) = without_map {
+        log::readmit(&peers, file, &why).await?;
+        save(file)?;
+    }
+    Ok(host)
 }
 
 fn storage(config: &Config, data: &Path) -> Storage {
@@ -217,22 +262,6 @@ fn make_dir(data: &Path) -> Result<(), BootError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
     made.map_err(|cause| BootError::Io { what: data.display().to_string(), cause })
-}
-
-/// Opens the log, which also locks the directory.
-async fn open_log(data: &Path) -> Result<(Wal, wal::Recovered), BootError> {
-    let data = data.to_owned();
-    let opened = tokio::task::spawn_blocking(move || Wal::open(&data)).await;
-    let opened = opened.map_err(|error| failed(&error.to_string()))?;
-    opened.map_err(|error| match error {
-        wal::OpenError::Locked(_) | wal::OpenError::Version { .. } => {
-            BootError::Refused(error.to_string())
-        }
-        wal::OpenError::Damaged { .. } | wal::OpenError::Gap { .. } => {
-            BootError::Damaged(error.to_string())
-        }
-        wal::OpenError::Io(cause) => BootError::Io { what: "log directory".to_owned(), cause },
-    })
 }
 
 async fn bind(address: &str) -> Result<TcpListener, BootError> {
@@ -344,7 +373,7 @@ impl Service for Later {
         &self,
         from: Peer,
         kind: Kind,
-        group: protocol::GroupId,
+        group: GroupId,
         body: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         match self.0.get() {

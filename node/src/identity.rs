@@ -144,6 +144,11 @@ impl NodeFile {
         Some(Digest::parse(&self.cookie).ok()?.0)
     }
 
+    /// The cluster gave another replica of the meta group in place of one that was lost.
+    pub fn set_meta_replica(&mut self, replica: ReplicaId) {
+        self.meta_replica = replica.0;
+    }
+
     /// The replica of the meta group here.
     #[must_use]
     pub fn meta_replica(&self) -> ReplicaId {

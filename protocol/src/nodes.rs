@@ -392,6 +392,11 @@ pub enum Command {
         group: GroupId,
         replica: ReplicaId,
     },
+    /// What a node had of a replica is damaged: it goes, however many are left.
+    LoseReplica {
+        group: GroupId,
+        replica: ReplicaId,
+    },
     /// The leader of a group tells of its committed membership.
     Confirm {
         group: GroupId,

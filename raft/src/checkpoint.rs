@@ -139,6 +139,29 @@ impl Checkpoint {
         Self::at(dir, group, ReplicaId(0)).remove()
     }
 
+    /// Moves the file of whichever replica of the group there was into another directory.
+    pub(crate) fn set_aside(dir: &Path, group: GroupId, to: &Path) -> Result<(), CheckpointError> {
+        let checkpoint = Self::at(dir, group, ReplicaId(0));
+        let file = checkpoint.inner.path.clone();
+        let name = file.file_name().unwrap_or_default();
+        match std::fs::rename(&file, to.join(name)).and_then(|()| checkpoint.sync_dir()) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(CheckpointError::Io { file, cause })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether the log, which begins after `purged`, goes on from here.
+    pub(crate) fn reaches(&self, purged: u64) -> Result<(), CheckpointError> {
+        let applied = self.head().map_or(0, |head| head.applied.index);
+        if applied < purged {
+            let detail = format!("it ends at entry {applied}, the log begins after {purged}");
+            return Err(CheckpointError::Damaged { file: self.inner.path.clone(), detail });
+        }
+        Ok(())
+    }
+
     /// The directory is made if it is not there.
     pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt as _;

@@ -86,6 +86,8 @@ pub enum Kind {
     SnapshotPart = 10,
     /// It is whole, and shall be put in place.
     SnapshotInstall = 11,
+    /// Another replica of the meta group for a node that has lost its own.
+    Readmit = 12,
     BlobPut = 20,
     BlobGet = 21,
 }
@@ -104,6 +106,7 @@ impl Kind {
             Self::SnapshotBegin,
             Self::SnapshotPart,
             Self::SnapshotInstall,
+            Self::Readmit,
             Self::BlobPut,
             Self::BlobGet,
         ]

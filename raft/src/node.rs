@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -32,11 +32,13 @@ use crate::types::{Member, Raft};
 use crate::wal::Wal;
 
 mod directory;
+mod losses;
 mod meta;
 pub(crate) mod residence;
 mod service;
 
 pub use directory::{DirectoryError, saved_directory, saved_wire};
+pub use losses::{Damage, Readmission, Readmitted, place_for_damaged};
 pub use service::{JoinAnswer, JoinRequest, RaftService, Welcome, token_digest};
 
 /// Interval of heartbeats.
@@ -109,6 +111,7 @@ pub struct Host {
     hosting: tokio::sync::Mutex<()>,
     map: watch::Sender<Option<Arc<Map>>>,
     dead: watch::Sender<Option<GroupId>>,
+    damage: Mutex<Vec<Damage>>,
     /// This node is no more in the cluster.
     removed: watch::Sender<bool>,
     /// It is about to stop, so it takes no leadership.
@@ -135,7 +138,7 @@ impl Storage {
 }
 
 impl Host {
-    /// Starts every replica that the log knows, on `runtime`.
+    /// Starts every replica that the log knows, on `runtime`, but for those whose state is damaged.
     pub async fn open(
         wal: Wal,
         hosted: BTreeMap<u32, u64>,
@@ -163,6 +166,7 @@ impl Host {
             hosting: tokio::sync::Mutex::new(()),
             map: watch::Sender::new(None),
             dead: watch::Sender::new(None),
+            damage: Mutex::default(),
             removed: watch::Sender::new(false),
             leaving: AtomicBool::new(false),
             moves: Tally::default(),
@@ -177,7 +181,7 @@ impl Host {
         let _nobody_else = self.hosting.lock().await;
         let starts = hosted.into_iter().map(|(group, replica)| {
             let host = Arc::clone(self);
-            async move { host.run(GroupId(group), ReplicaId(replica)).await.map(drop) }
+            async move { host.run_or_give_up(GroupId(group), ReplicaId(replica)).await }
         });
         stream::iter(starts).buffer_unordered(STARTS_MAX).try_collect().await
     }
@@ -253,7 +257,11 @@ impl Host {
                 return refused(format!("replica {retired} lived here, {replica} may not"));
             }
             (Some(_), _) => {}
-            (None, _) => log.host(replica.0).await?,
+            (None, _) => {
+                self.discard_state(group).await?;
+                log.host(replica.0).await?;
+                crate::failpoint::hit("host-noted");
+            }
         }
         self.run(group, replica).await
     }
@@ -287,6 +295,8 @@ impl Host {
         let dir = self.storage.checkpoints();
         let opened = tokio::task::spawn_blocking(move || Checkpoint::open(&dir, group, replica));
         let (checkpoint, loaded) = opened.await.map_err(|error| failed(error.to_string()))??;
+        let purged = self.wal.group(group.0).purged().map_or(0, |purged| purged.index);
+        checkpoint.reaches(purged)?;
         let shared = Shared::new(group, loaded, self.map.clone(), self.storage.log_bytes);
         let config = config(self.storage.keep_entries);
         let config = Arc::new(config.map_err(|error| failed(error.to_string()))?);
@@ -301,6 +311,7 @@ impl Host {
         if group.is_meta() {
             tokio::spawn(Arc::clone(self).follow_map(self.map.subscribe()));
             tokio::spawn(Arc::clone(self).follow_doubts());
+            tokio::spawn(Arc::clone(self).follow_losses());
         }
         let (figures, written) = watch::channel(None);
         let keeper = Keeper {

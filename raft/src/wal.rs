@@ -5,6 +5,7 @@
 //! that line, `record.rs` for the bytes, `commit.rs` for the one thread that writes.
 
 mod commit;
+mod directory;
 mod group;
 mod inspect;
 mod ledger;
@@ -22,9 +23,8 @@ mod view;
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{DirBuilder, File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
@@ -32,10 +32,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
 use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
+pub use directory::Directory;
 pub use group::{Done, GroupLog, SubmitError};
 pub use inspect::{Inspection, inspect};
 pub use read::ReadError;
@@ -162,10 +162,10 @@ impl Wal {
     }
 
     pub(crate) fn open_with(dir: &Path, options: Options) -> Result<(Self, Recovered), OpenError> {
-        let wal = dir.join("wal");
-        DirBuilder::new().recursive(true).mode(0o700).create(&wal)?;
-        segment::sync_dir(dir)?;
-        let lock = lock(&wal)?;
+        Directory::lock(dir)?.open_with(options)
+    }
+
+    fn start(wal: PathBuf, lock: File, options: Options) -> Result<(Self, Recovered), OpenError> {
         let recovery = recover::recover(&wal, options)?;
         let report = recovery.report.clone();
         if let Some(torn) = &report.torn {
@@ -293,18 +293,6 @@ fn work(mut committer: Committer, preparer: JoinHandle<()>, lock: File) {
         warn!("preparer of the log ended in a panic");
     }
     drop(lock);
-}
-
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join("lock");
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(dir.to_owned())),
-        Err(errno) => Err(OpenError::Io(errno.into())),
-    }
 }
 
 /// Ends the process: the state of the disk is unknown, and a failed sync must not be tried again.

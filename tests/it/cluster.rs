@@ -12,18 +12,18 @@ use crate::stage::same;
 
 /// Until what was asked for is done, on a slow machine.
 const WRITE_EVERY: Duration = Duration::from_millis(10);
-const DONE_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const DONE_WITHIN: Duration = Duration::from_secs(60);
 
 async fn view(client: &Client) -> Result<ClusterView> {
     Ok(client.cluster().await?.body)
 }
 
-fn node<'a>(view: &'a ClusterView, id: &str) -> Result<&'a NodeView> {
+pub(crate) fn node<'a>(view: &'a ClusterView, id: &str) -> Result<&'a NodeView> {
     view.nodes.iter().find(|node| node.id == id).with_context(|| format!("no {id} in {view:?}"))
 }
 
 /// Waits until the cluster looks right to a node.
-async fn wait(
+pub(crate) async fn wait(
     what: &str,
     client: &Client,
     right: impl Fn(&ClusterView) -> bool,
@@ -40,7 +40,7 @@ async fn wait(
 }
 
 /// Every group has `voters` voters and a leader, and nothing is on its way.
-fn whole(view: &ClusterView, voters: usize) -> bool {
+pub(crate) fn whole(view: &ClusterView, voters: usize) -> bool {
     let right = |shard: &client::cluster::ShardView| {
         let enough = shard.id == "0" || shard.voters() == voters;
         enough && shard.leader.is_some()

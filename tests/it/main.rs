@@ -4,6 +4,7 @@ mod audit;
 mod bad_input;
 mod checkpoints;
 mod cluster;
+mod damage;
 mod failover;
 mod house;
 mod isolation;

@@ -201,6 +201,7 @@ async fn healthy(cluster: &Cluster) -> Result<()> {
         "checkpoints",
         "certificates",
         "versions",
+        "damage",
         "clocks",
     ] {
         same(check, verdicts(&report, check), vec!["ok".to_owned()])?;

@@ -16,9 +16,9 @@ use crate::history::Board;
 use crate::live::{Live, READY_WITHIN};
 use crate::workloads::Writers;
 
-/// Where a node can be told to die. The first two are the meta leader's, the last one is the node's
-/// that loses a replica, the others are the leaders' of shards.
-const PLACES: [&str; 9] = [
+/// Where a node can be told to die. The first two are the meta leader's, those of `move` the leaders' of
+/// shards, those of `host` the node's that gets a replica, and the last one is that of the node that loses it.
+const PLACES: [&str; 12] = [
     "place-add",
     "place-remove",
     "move-add",
@@ -26,7 +26,10 @@ const PLACES: [&str; 9] = [
     "move-tell",
     "move-transfer",
     "move-demote",
+    "move-drop",
     "move-done",
+    "host-noted",
+    "host-running",
     "retire-stopped",
 ];
 const NODES: usize = 4;
@@ -39,7 +42,9 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) async fn run(run: &Run, rounds: u32) -> Result<()> {
     let began = Instant::now();
     let mut deaths = 0;
-    for (number, place) in (0..rounds).map(|number| (number, PLACES[number as usize % 9])) {
+    for (number, place) in
+        (0..rounds).map(|number| (number, PLACES[number as usize % PLACES.len()]))
+    {
         let mut live = Live::start(NODES, &[]).await?;
         let done = Box::pin(round(&mut live, place, run.seed ^ u64::from(number))).await;
         let done = done.with_context(|| format!("death at {place}"));

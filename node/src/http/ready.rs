@@ -142,6 +142,7 @@ impl Status for NodeStatus {
             peers: map.as_ref().map_or(0, |map| map.nodes.len().saturating_sub(1)),
             certificate_expires_at: host.peers().trust().expires_at().to_string(),
             clocks_ahead_ms: ahead.map(|(node, ms)| (node.to_string(), ms)).collect(),
+            damage: host.damage().into_iter().map(|damage| damage.why).collect(),
             groups: host.groups().iter().map(group_report).collect(),
         })
     }

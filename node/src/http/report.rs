@@ -27,6 +27,8 @@ pub struct Report {
     pub certificate_expires_at: String,
     /// By how many milliseconds the clocks of others are ahead of its own.
     pub clocks_ahead_ms: BTreeMap<String, i64>,
+    /// What was found damaged since the process started, and is made anew from its peers.
+    pub damage: Vec<String>,
     pub groups: Vec<GroupReport>,
 }
 

@@ -71,8 +71,9 @@ impl ClusterState {
     }
 
     fn gauges(&self) -> Vec<&dyn Collector> {
-        let own: [&dyn Collector; 11] = [
-            &self.lag,
+        let mut gauges = self.storage.gauges().to_vec();
+        gauges.extend([
+            &self.lag as &dyn Collector,
             &self.log,
             &self.queue,
             &self.applied,
@@ -83,8 +84,9 @@ impl ClusterState {
             &self.active,
             &self.certificate,
             &self.refused,
-        ];
-        own.into_iter().chain(self.storage.gauges()).chain(self.members.gauges()).collect()
+        ]);
+        gauges.extend(self.members.gauges());
+        gauges
     }
 
     fn look(&self) {
@@ -92,7 +94,7 @@ impl ClusterState {
         {
             gauges.reset();
         }
-        self.storage.look(&self.system.host.groups());
+        self.storage.look(&self.system.host);
         self.members.look(&self.system, &self.transport);
         let mut outstanding = 0;
         for group in self.system.host.groups() {

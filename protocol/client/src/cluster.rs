@@ -75,6 +75,9 @@ pub struct NodeView {
     /// Age of a checkpoint that should have been written anew long ago.
     #[serde(default)]
     pub checkpoint_overdue_s: Option<u64>,
+    /// Logs and states that it found damaged since it started.
+    #[serde(default)]
+    pub damaged: Option<u64>,
     #[serde(default)]
     pub shards_led: Option<u64>,
     #[serde(default)]

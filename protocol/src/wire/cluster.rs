@@ -52,6 +52,8 @@ pub struct Node {
     pub certificate_term_s: Option<u64>,
     /// Age in seconds of a checkpoint that should have been written anew long ago; `null` where none is.
     pub checkpoint_overdue_s: Option<u64>,
+    /// Logs and states that it found damaged since it started; they are made anew from its peers.
+    pub damaged: Option<u64>,
     pub labels: std::collections::BTreeMap<String, String>,
     /// How much it takes beside others.
     pub weight: u32,

@@ -78,6 +78,7 @@ fn change(map: &mut Map, now: Time, command: Command) -> Outcome {
         }
         Command::AddReplica { group, node } => changes::add_replica(map, group, node),
         Command::RemoveReplica { group, replica } => changes::remove_replica(map, group, replica),
+        Command::LoseReplica { group, replica } => changes::lose_replica(map, group, replica),
         Command::Confirm { group, index, voting, members } => {
             changes::confirm(map, group, index, &voting, &members)
         }

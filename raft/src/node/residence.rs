@@ -46,6 +46,7 @@ impl Host {
         if let Err(failure) = self.host_boxed(group, replica).await {
             error!(%group, %failure, "replica not hosted");
         }
+        crate::failpoint::hit("host-running");
     }
 
     /// Ends a replica for good: its id may never vote again, not even after a crash in the middle
@@ -60,16 +61,17 @@ impl Host {
         found.stop().await;
         crate::failpoint::hit("retire-stopped");
         self.wal.group(group.0).retire(found.replica().0).await?;
-        self.forget(group, found.replica()).await
+        self.discard_state(group).await?;
+        info!(%group, replica = %found.replica(), "replica retired");
+        Ok(())
     }
 
-    /// Deletes what a retired replica has on disk beside its log. Should a crash come first, the next
-    /// replica of the group here finds a state that is not its own, and removes it.
-    async fn forget(&self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
+    /// Deletes what retired replicas of a group have on disk beside the log. Should a crash come before
+    /// it, this is done before the next replica of the group lives here.
+    pub(super) async fn discard_state(&self, group: GroupId) -> Result<(), HostError> {
         let dir = self.storage.checkpoints();
         let removed = tokio::task::spawn_blocking(move || Checkpoint::discard(&dir, group));
         removed.await.map_err(|error| HostError::Start { group, why: error.to_string() })??;
-        info!(%group, %replica, "replica retired");
         Ok(())
     }
 

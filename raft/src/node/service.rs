@@ -84,7 +84,7 @@ impl RaftService {
 impl Service for RaftService {
     fn call(
         &self,
-        _from: Peer,
+        from: Peer,
         kind: Kind,
         group: GroupId,
         body: Bytes,
@@ -92,12 +92,18 @@ impl Service for RaftService {
         let host = self.host.get().cloned();
         Box::pin(async move {
             let host = host.ok_or("starting")?;
-            serve(&host, kind, group, &body).await
+            serve(&host, from.node, kind, group, &body).await
         })
     }
 }
 
-async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Result<Bytes, String> {
+async fn serve(
+    host: &Arc<Host>,
+    from: NodeId,
+    kind: Kind,
+    group: GroupId,
+    body: &[u8],
+) -> Result<Bytes, String> {
     match kind {
         Kind::Append => {
             let raft = replica(host, group)?;
@@ -159,10 +165,12 @@ async fn serve(host: &Arc<Host>, kind: Kind, group: GroupId, body: &[u8]) -> Res
             let (Install { vote, applied }, replica) = (read(body)?, own.replica());
             let finish = move |arrivals: &Arrivals| arrivals.finish(group, applied, replica);
             let (head, staged) = blocking(host, finish).await?;
+            crate::failpoint::hit("host-staged");
             let snapshot = Snapshot { meta: head.meta(), snapshot: SnapshotData::Staged(staged) };
             write(&own.raft().install_full_snapshot(vote, snapshot).await.map_err(text)?)
         }
         Kind::Join => write(&join(host, read(body)?).await),
+        Kind::Readmit => write(&host.readmit(from, read(body)?).await),
         Kind::BlobPut | Kind::BlobGet => Err("not on this connection".to_owned()),
     }
 }

@@ -43,6 +43,7 @@ pub(crate) enum About {
     Leaders,
     Voters,
     Lag,
+    Damage,
     Checkpoints,
     Certificates,
     Clocks,
@@ -51,12 +52,13 @@ pub(crate) enum About {
 
 impl About {
     /// Everything that is looked at, in the order in which it is told.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Nodes,
         Self::Quorum,
         Self::Leaders,
         Self::Voters,
         Self::Lag,
+        Self::Damage,
         Self::Checkpoints,
         Self::Certificates,
         Self::Clocks,
@@ -71,6 +73,7 @@ impl About {
             Self::Leaders => "leaders",
             Self::Voters => "voters",
             Self::Lag => "lag",
+            Self::Damage => "damage",
             Self::Checkpoints => "checkpoints",
             Self::Certificates => "certificates",
             Self::Clocks => "clocks",
@@ -87,6 +90,7 @@ pub(crate) fn problems(view: &ClusterView) -> Vec<Problem> {
     found.extend(leaders(view));
     found.extend(voters(view));
     found.extend(view.nodes.iter().filter_map(behind));
+    found.extend(view.nodes.iter().filter_map(damaged));
     found.extend(view.nodes.iter().filter_map(unsaved));
     found.extend(view.nodes.iter().filter_map(|node| certificate(view, node)));
     found.extend(clocks(view));
@@ -169,6 +173,14 @@ fn behind(node: &NodeView) -> Option<Problem> {
     let detail = format!("a replica on {} misses {lag} entries, {LAG_MAX} are usual", node.id);
     let advice = "if it does not close up, look at the disk and the network of the node";
     Some(problem(Grade::Warn, About::Lag, detail, advice))
+}
+
+fn damaged(node: &NodeView) -> Option<Problem> {
+    let count = node.damaged.filter(|&count| count > 0)?;
+    let what = if count == 1 { "log or state" } else { "logs and states" };
+    let detail = format!("{} found {count} {what} damaged when it started", node.id);
+    let advice = "look at its disk; what it lost is made anew, `/readyz?verbose` names the files";
+    Some(problem(Grade::Warn, About::Damage, detail, advice))
 }
 
 fn unsaved(node: &NodeView) -> Option<Problem> {

@@ -99,6 +99,7 @@ fn well(view: &ClusterView, about: About) -> String {
             let worst = view.nodes.iter().filter_map(|node| node.lag).max().unwrap_or(0);
             format!("{worst} entries at most")
         }
+        About::Damage => "none was found".to_owned(),
         About::Checkpoints => "none is overdue".to_owned(),
         About::Certificates => {
             let ends = view.nodes.iter().filter_map(|node| node.certificate_expires_at.as_deref());

@@ -82,6 +82,7 @@ impl<'a> Look<'a> {
             certificate_expires_at: vitals.map(|vitals| vitals.certificate_ends.to_string()),
             certificate_term_s: vitals.map(|vitals| vitals.certificate_term_s),
             checkpoint_overdue_s: vitals.and_then(Vitals::overdue_s),
+            damaged: vitals.map(|vitals| vitals.damaged),
             labels: labels.map(|(name, value)| (name.to_string(), value.clone())).collect(),
             weight: registration.weight,
         }

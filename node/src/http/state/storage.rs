@@ -1,7 +1,7 @@
 //! What of the groups is on disk, and what went to peers as a whole.
 
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Opts};
 
 /// Figures of checkpoints.
 #[derive(Debug)]
@@ -12,6 +12,7 @@ pub(super) struct Storage {
     bytes: IntGaugeVec,
     sent: IntGaugeVec,
     taken: IntGaugeVec,
+    damage: IntGauge,
 }
 
 impl Storage {
@@ -25,21 +26,26 @@ impl Storage {
             bytes: whole("checkpoint_bytes", "Bytes of rows in the last checkpoint")?,
             sent: whole("raft_states_sent", "States sent to peers since the start")?,
             taken: whole("raft_states_installed", "States taken from peers since the start")?,
+            damage: IntGauge::new(
+                "storage_damage_total",
+                "Logs and states that were found damaged at the start",
+            )?,
         })
     }
 
-    pub(super) fn gauges(&self) -> [&dyn Collector; 6] {
-        [&self.index, &self.age, &self.seconds, &self.bytes, &self.sent, &self.taken]
+    pub(super) fn gauges(&self) -> [&dyn Collector; 7] {
+        [&self.index, &self.age, &self.seconds, &self.bytes, &self.sent, &self.taken, &self.damage]
     }
 
-    pub(super) fn look(&self, groups: &[raft::Group]) {
+    pub(super) fn look(&self, host: &raft::Host) {
+        self.damage.set(host.damage().len() as i64);
         for gauges in [&self.index, &self.bytes, &self.sent, &self.taken] {
             gauges.reset();
         }
         for gauges in [&self.age, &self.seconds] {
             gauges.reset();
         }
-        for group in groups {
+        for group in host.groups() {
             let id = group.id().to_string();
             let (sent, taken) = group.states_moved();
             self.sent.with_label_values(&[&id]).set(sent as i64);

@@ -49,6 +49,23 @@ pub(super) fn remove_replica(map: &mut Map, group: GroupId, replica: ReplicaId) 
     Ok(Reply::Done)
 }
 
+/// It is as good as gone: all that is asked is that somebody else votes.
+pub(super) fn lose_replica(map: &mut Map, group: GroupId, replica: ReplicaId) -> Outcome {
+    let placement = map.groups.get_mut(&group).ok_or(Refusal::NotFound)?;
+    if !placement.replicas.contains_key(&replica) {
+        return Err(Refusal::NotFound);
+    }
+    if placement.leaving.contains(&replica) {
+        return Ok(Reply::Done);
+    }
+    if placement.settled().all(|(id, _)| id == replica) {
+        return Err(Refusal::BreaksQuorum { group, left: 0, needed: 1 });
+    }
+    placement.leaving.insert(replica);
+    placement.epoch += 1;
+    Ok(Reply::Done)
+}
+
 /// Voters that a shard is never brought below.
 fn needed(map: &Map) -> usize {
     let staying = map.nodes.values().filter(|node| node.state != State::Removing).count();

@@ -6,7 +6,7 @@ use super::*;
 fn healthy() -> Value {
     let node = |id: &str| {
         json!({"id": id, "state": "up", "version": "1.0.0", "http": "", "peer": "", "lag": 0,
-            "heard_ms": 50, "clock_ahead_ms": 2, "certificate_term_s": 86400,
+            "damaged": 0, "heard_ms": 50, "clock_ahead_ms": 2, "certificate_term_s": 86400,
             "certificate_expires_at": "2026-11-22T00:00:00.000Z"})
     };
     let shard = |id: u32| {
@@ -69,10 +69,15 @@ fn two_of_three_down_are_no_quorum() {
 #[test]
 fn a_learner_is_a_voter_that_lacks_and_its_lag_is_told() {
     check(
-        &[("/shards/1/replicas/2/role", "learner".into()), ("/nodes/2/lag", 1_001.into())],
+        &[
+            ("/shards/1/replicas/2/role", "learner".into()),
+            ("/nodes/2/lag", 1_001.into()),
+            ("/nodes/1/damaged", 2.into()),
+        ],
         &[
             "warn voters: 2 of 3 voters in group 1",
             "warn lag: a replica on n3 misses 1001 entries, 1000 are usual",
+            "warn damage: n2 found 2 logs and states damaged when it started",
         ],
     );
 }
