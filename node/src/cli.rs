@@ -53,8 +53,8 @@ struct Global {
     /// How results are printed [default: a table on a terminal, else JSON]
     #[arg(short, long, global = true, env = "SKEP_OUTPUT", value_name = "FORMAT")]
     output: Option<Format>,
-    /// A node to talk to [default: http://127.0.0.1:7700]; several, separated by commas, are tried in
-    /// turn
+    /// A node to talk to, `http://127.0.0.1:7700` if none is named; several, separated by commas,
+    /// are tried in turn
     #[arg(
         long,
         global = true,

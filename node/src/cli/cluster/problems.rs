@@ -216,11 +216,10 @@ fn clocks(view: &ClusterView) -> Vec<Problem> {
     let ahead: BTreeMap<&str, i64> = ahead.collect();
     let mut found = Vec::new();
     for (node, apart_ms) in apart(&ahead) {
-        let grade = match apart_ms.abs() {
-            0..=CLOCK_APART_MS => continue,
-            0..=CLOCK_WRONG_MS => Grade::Warn,
-            _ => Grade::Fail,
-        };
+        if apart_ms.abs() <= CLOCK_APART_MS {
+            continue;
+        }
+        let grade = if apart_ms.abs() <= CLOCK_WRONG_MS { Grade::Warn } else { Grade::Fail };
         let by = span(apart_ms.unsigned_abs());
         let side = if apart_ms > 0 { "ahead of" } else { "behind" };
         let detail = format!("the clock of {node} is {by} {side} the others");

@@ -133,8 +133,8 @@ impl<'a> Look<'a> {
             preferred: placement.preferred.to_string(),
             replicas: self.replicas(id, placement, group.as_ref()),
             voters_wanted: placement::voters_wanted(self.map, id),
-            epoch: epoch.or(told.map(|told| told.epoch)).unwrap_or(0),
-            applied: group.as_ref().map(Group::applied).or(told.map(|told| told.applied)),
+            epoch: epoch.or_else(|| told.map(|told| told.epoch)).unwrap_or(0),
+            applied: group.as_ref().map(Group::applied).or_else(|| told.map(|told| told.applied)),
         }
     }
 
