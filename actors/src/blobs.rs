@@ -23,6 +23,7 @@ mod disk;
 mod keeper;
 
 use disk::Disk;
+pub use disk::OpenError;
 pub(crate) use keeper::Kept;
 
 /// The largest blob: what one frame between nodes can carry, less its name.
@@ -55,7 +56,7 @@ pub struct Blobs {
 
 impl Blobs {
     /// Blobs under `dir`, which is made when it is missing.
-    pub fn open(dir: &Path, host: Arc<Host>) -> io::Result<Self> {
+    pub fn open(dir: &Path, host: Arc<Host>) -> Result<Self, OpenError> {
         Ok(Self { host, disk: Disk::open(dir)? })
     }
 

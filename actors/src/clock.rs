@@ -30,6 +30,17 @@ pub(crate) fn hear(node: NodeId, wall: Time) {
     PEERS.lock().unwrap_or_else(|_| std::process::abort()).insert(node, (offset, boot_us));
 }
 
+/// How many milliseconds the walls of others that were heard of lately are ahead of this one, less
+/// what their word took to come here.
+#[must_use]
+pub fn walls_ahead() -> BTreeMap<NodeId, i64> {
+    let boot_us = boot_us();
+    let own = wall().0 as i64 - (boot_us / 1000) as i64;
+    let peers = PEERS.lock().unwrap_or_else(|_| std::process::abort());
+    let fresh = peers.iter().filter(|(_, (_, at))| boot_us.saturating_sub(*at) < HEARD_US_MAX);
+    fresh.map(|(&node, (offset, _))| (node, offset - own)).collect()
+}
+
 /// The time of day that most nodes agree on: the median of this wall and of those heard lately, the
 /// earlier of the middle two. One wall that jumps moves nothing.
 fn agreed_wall(boot_us: u64) -> Time {

@@ -23,6 +23,7 @@ pub mod slots;
 pub mod standing;
 pub mod system;
 mod tenants;
+pub mod vitals;
 pub mod work;
 
 pub use ask::{Answered, AskError};

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 use tokio::sync::oneshot;
@@ -35,6 +36,7 @@ pub enum SlotError {
 pub struct Batch {
     texts: Vec<String>,
     reply: oneshot::Sender<Vec<Scanned>>,
+    _counted: Documents,
 }
 
 /// What every slot of a node shares.
@@ -52,6 +54,9 @@ pub struct Slots {
     slots: Arc<Vec<BoundedRef<Batch>>>,
     identity: Arc<ModelIdentity>,
     settings: Settings,
+    /// Documents that wait or run.
+    documents: Arc<AtomicU64>,
+    pace: Arc<Pace>,
 }
 
 impl Slots {
@@ -59,14 +64,16 @@ impl Slots {
     pub async fn start(scanner: Scanner, settings: Settings) -> Result<Self, ActorProcessingErr> {
         let identity = Arc::new(scanner.identity().clone());
         let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await?;
+        let pace = Arc::new(Pace::first(settings.delay));
         let mut slots = Vec::new();
         for _ in 0..settings.slots.max(1) {
-            let start = (scanner.slot()?, settings.delay);
+            let start = (scanner.slot()?, settings.delay, Arc::clone(&pace));
             let (actor, _) =
                 Actor::spawn_linked(None, InferenceActor, start, supervisor.get_cell()).await?;
             slots.push(BoundedRef::new(actor, BATCHES_MAX));
         }
-        Ok(Self { slots: Arc::new(slots), identity, settings })
+        let documents = Arc::default();
+        Ok(Self { slots: Arc::new(slots), identity, settings, documents, pace })
     }
 
     /// Scans texts on the slot with the shortest queue; one outcome per text, in order.
@@ -75,7 +82,8 @@ impl Slots {
         let live =
             self.slots.iter().filter(|slot| slot.actor().get_status() < ActorStatus::Stopping);
         let slot = live.min_by_key(|slot| slot.depth()).ok_or(SlotError::Ended)?;
-        slot.try_send(Batch { texts, reply }).map_err(|error| match error {
+        let counted = Documents::count(&self.documents, texts.len());
+        slot.try_send(Batch { texts, reply, _counted: counted }).map_err(|error| match error {
             NotSent::Overloaded { .. } => SlotError::Overloaded,
             NotSent::Stopped => SlotError::Ended,
         })?;
@@ -88,6 +96,18 @@ impl Slots {
         self.slots.iter().map(BoundedRef::depth).sum()
     }
 
+    /// Documents that wait or run.
+    #[must_use]
+    pub fn documents(&self) -> u64 {
+        self.documents.load(Ordering::Relaxed)
+    }
+
+    /// How long a document has held its slot lately.
+    #[must_use]
+    pub fn pace(&self) -> Duration {
+        self.pace.get()
+    }
+
     /// What every result names.
     #[must_use]
     pub fn identity(&self) -> &ModelIdentity {
@@ -98,6 +118,58 @@ impl Slots {
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.settings
+    }
+}
+
+/// Documents that are counted until this is dropped, whatever became of them.
+#[derive(Debug)]
+struct Documents {
+    all: Arc<AtomicU64>,
+    these: u64,
+}
+
+impl Documents {
+    fn count(all: &Arc<AtomicU64>, these: usize) -> Self {
+        let these = these as u64;
+        all.fetch_add(these, Ordering::Relaxed);
+        Self { all: Arc::clone(all), these }
+    }
+}
+
+impl Drop for Documents {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.these, Ordering::Relaxed);
+    }
+}
+
+/// Microseconds for which a document holds its slot: a mean in which newer documents weigh more. Of
+/// two slots that note at the same time one may be overheard; a mean can do without it.
+#[derive(Debug)]
+struct Pace(AtomicU64);
+
+impl Pace {
+    /// Before anything was measured: a short text on the built-in model.
+    const GUESS: Duration = Duration::from_micros(500);
+    /// Documents after which an older one weighs a half.
+    const MEMORY: f64 = 64.0;
+
+    fn first(delay: Duration) -> Self {
+        Self(AtomicU64::new((Self::GUESS + delay).as_micros() as u64))
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, documents: usize, took: Duration) {
+        if documents == 0 {
+            return;
+        }
+        let documents = documents as f64;
+        let (old, new) = (self.get().as_secs_f64(), took.as_secs_f64() / documents);
+        let share = documents / (documents + Self::MEMORY);
+        let mean = Duration::from_secs_f64(old + (new - old) * share);
+        self.0.store(mean.as_micros() as u64, Ordering::Relaxed);
     }
 }
 
@@ -137,17 +209,17 @@ struct InferenceActor;
 impl Actor for InferenceActor {
     type Msg = Counted<Batch>;
     type State = Sender<(Batch, Slot)>;
-    type Arguments = (Scanner, Duration);
+    type Arguments = (Scanner, Duration, Arc<Pace>);
 
     async fn pre_start(
         &self,
         _: ActorRef<Self::Msg>,
-        (scanner, delay): Self::Arguments,
+        (scanner, delay, pace): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         let (batches, queue) = channel();
         std::thread::Builder::new()
             .name("skep-slot".to_owned())
-            .spawn(move || run(&scanner, delay, &queue))?;
+            .spawn(move || run(&scanner, delay, &pace, &queue))?;
         Ok(batches)
     }
 
@@ -161,7 +233,7 @@ impl Actor for InferenceActor {
     }
 }
 
-fn run(scanner: &Scanner, delay: Duration, queue: &Receiver<(Batch, Slot)>) {
+fn run(scanner: &Scanner, delay: Duration, pace: &Pace, queue: &Receiver<(Batch, Slot)>) {
     if let Err(error) = rustix::process::nice(NICENESS) {
         warn!(%error, "inference keeps its priority");
     }
@@ -169,8 +241,10 @@ fn run(scanner: &Scanner, delay: Duration, queue: &Receiver<(Batch, Slot)>) {
         if batch.reply.is_closed() {
             continue;
         }
+        let began = Instant::now();
         let scanned = scan(scanner, &batch.texts);
         hold(delay * batch.texts.len() as u32);
+        pace.note(batch.texts.len(), began.elapsed());
         // The caller may have given up meanwhile.
         let _ = batch.reply.send(scanned);
         drop(place);
@@ -215,5 +289,36 @@ fn guarded(scanner: &Scanner, texts: &[&str]) -> Option<Vec<Verdict>> {
             error!("the model panicked on a batch");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_follows_what_is_measured() {
+        let pace = Pace::first(Duration::from_millis(40));
+        assert_eq!(pace.get(), Duration::from_micros(40_500));
+        pace.note(0, Duration::from_secs(1));
+        assert_eq!(pace.get(), Duration::from_micros(40_500));
+        // Half of the way with as many documents as it remembers.
+        pace.note(64, Duration::from_micros(64 * 500));
+        assert_eq!(pace.get(), Duration::from_micros(20_500));
+        for _ in 0..200 {
+            pace.note(8, Duration::from_micros(8 * 2_000));
+        }
+        assert!(pace.get().abs_diff(Duration::from_micros(2_000)) < Duration::from_micros(5));
+    }
+
+    #[test]
+    fn documents_count_until_their_batch_is_gone() {
+        let all = Arc::default();
+        let (one, two) = (Documents::count(&all, 3), Documents::count(&all, 4));
+        assert_eq!(all.load(Ordering::Relaxed), 7);
+        drop(one);
+        assert_eq!(all.load(Ordering::Relaxed), 4);
+        drop(two);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 }

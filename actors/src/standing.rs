@@ -70,7 +70,8 @@ impl Mouth {
         let blobs = kept.lock().unwrap_or_else(|_| std::process::abort()).clone();
         Load {
             slots: slots.settings().slots.max(1) as u32,
-            documents: runner.documents_waiting() + slots.depth() as u64,
+            documents: runner.documents_waiting() + slots.documents(),
+            document_us: slots.pace().as_micros() as u64,
             wall: crate::clock::wall(),
             standing: self.standing(),
             blobs,
@@ -168,7 +169,7 @@ impl Mouth {
     }
 }
 
-fn peers_up(transport: &Arc<dyn PeerTransport>) -> Vec<u64> {
+pub(crate) fn peers_up(transport: &Arc<dyn PeerTransport>) -> Vec<u64> {
     let states = transport.states();
     let states = states.borrow();
     let up = states.iter().filter(|(_, state)| matches!(state, PeerState::Up { .. }));

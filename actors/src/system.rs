@@ -36,6 +36,7 @@ use crate::router::{KIND_ASK, Router};
 use crate::shard::{ShardSupervisor, Start};
 use crate::slots::{Nothing, Slots};
 use crate::standing::{Mouth, Outlook};
+use crate::vitals::{KIND_VITALS, Ward};
 use crate::work::Runner;
 
 /// How long a node that stops tries to find others for what it leads.
@@ -59,6 +60,7 @@ pub struct System {
     pub blobs: Blobs,
     pub runner: Runner,
     pub grants: Grants,
+    pub ward: Ward,
     signer: Signer,
     mouth: Mouth,
     transport: Arc<OnceLock<Arc<dyn PeerTransport>>>,
@@ -96,7 +98,7 @@ impl System {
         let mouth = Mouth::new(me, &host, &slots, &runner, &workers, kept);
         tokio::spawn(mouth.clone().note());
         tokio::spawn(mouth.clone().rest());
-        let transport = Arc::default();
+        let (transport, ward) = (Arc::default(), Ward::new(&host));
         Ok(Self {
             host,
             router,
@@ -105,6 +107,7 @@ impl System {
             blobs,
             runner,
             grants,
+            ward,
             signer,
             mouth,
             transport,
@@ -120,6 +123,7 @@ impl System {
         self.workers.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
         tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
+        tokio::spawn(self.ward.clone().tell(Arc::clone(transport)));
     }
 
     /// What the leaders of groups go by, beside what Raft knows; without a transport nobody is up.
@@ -340,6 +344,7 @@ pub struct Gate {
     workers: Workers,
     runner: Runner,
     grants: Grants,
+    ward: Ward,
     signer: Signer,
     host: Arc<Host>,
 }
@@ -353,6 +358,7 @@ impl Gate {
             workers: system.workers.clone(),
             runner: system.runner.clone(),
             grants: system.grants.clone(),
+            ward: system.ward.clone(),
             signer: system.signer.clone(),
             host: Arc::clone(&system.host),
         }
@@ -418,6 +424,13 @@ impl Inbound for Gate {
     }
 
     fn post(&self, from: PeerId, envelope: Envelope) {
+        if envelope.kind == KIND_VITALS {
+            match codec::decode(&envelope.payload) {
+                Ok(vitals) => self.ward.note(NodeId(from.node), vitals),
+                Err(error) => debug!(%error, "vitals of a peer not understood"),
+            }
+            return;
+        }
         if envelope.kind != KIND_LOAD {
             return;
         }

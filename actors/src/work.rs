@@ -90,7 +90,7 @@ impl Runner {
         true
     }
 
-    /// Documents of the tasks that this node runs and that wait for a slot.
+    /// Documents of the tasks that this node runs and that no slot was given yet.
     #[must_use]
     pub fn documents_waiting(&self) -> u64 {
         self.running().values().map(|(_, documents)| u64::from(*documents)).sum()
@@ -126,8 +126,9 @@ impl Runner {
         let mut records = Vec::with_capacity(documents.len());
         let (mut done, mut tokens) = (0, 0);
         for chunk in documents.chunks(CHUNK_DOCUMENTS) {
-            let scanned = self.scan(chunk).await?;
+            // From here on the slots count them.
             self.progress(task, chunk.len() as u32);
+            let scanned = self.scan(chunk).await?;
             for (document, scanned) in chunk.iter().zip(scanned) {
                 if scanned.is_ok() {
                     done += 1;

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::audit::Signer;
-use actors::blobs::Blobs;
+use actors::blobs::{Blobs, OpenError};
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
 use actors::remote::{ClusterTransport, Inbound, PeerId, PeerState, PeerTransport, Settings, Wire};
@@ -21,7 +21,7 @@ use protocol::nodes::{LABEL_CHARS_MAX, LABELS_MAX, LifeId, Registration, WEIGHT_
 use protocol::{ClusterId, Digest, GroupId, Name, NodeId};
 use raft::Host;
 use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services, Stream};
-use raft::node::{Damage, RaftService, Storage};
+use raft::node::{Damage, HostError, RaftService, Storage};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tracing::info;
@@ -167,7 +167,7 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     entry::settle(&host, file, &data, &registration).await?;
 
     let blobs = Blobs::open(&data.join("blobs"), Arc::clone(&host));
-    let blobs = blobs.map_err(|cause| BootError::Io { what: "blobs".to_owned(), cause })?;
+    let blobs = blobs.map_err(no_blobs)?;
     doors.bulk.set(blobs.service());
     let slots = start_slots(&config).await?;
     let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
@@ -209,7 +209,7 @@ async fn open_host(
     let storage = storage(config, data);
     let clock = actors::clock::wall;
     let host = Host::open(wal, found.groups, Arc::clone(&peers), runtime, storage, clock);
-    let host = host.await.map_err(|error| failed(&error.to_string()))?;
+    let host = host.await.map_err(not_hosted)?;
     let meta = host.damage().into_iter().find(|damage| damage.group == Some(GroupId::META));
     let without_map = match lost {
         Lost::All(why) => {
@@ -238,6 +238,20 @@ fn storage(config: &Config, data: &Path) -> Storage {
         every: Duration::from_secs(u64::from(storage.checkpoint_s.max(1))),
         keep_entries: u64::from(storage.keep_entries),
     }
+}
+
+fn no_blobs(error: OpenError) -> BootError {
+    match error {
+        OpenError::Io(cause) => BootError::Io { what: "blobs".to_owned(), cause },
+        OpenError::Version { .. } => BootError::Refused(error.to_string()),
+    }
+}
+
+fn not_hosted(error: HostError) -> BootError {
+    if error.is_of_another_release() {
+        return BootError::Refused(error.to_string());
+    }
+    failed(&error.to_string())
 }
 
 fn failed(what: &str) -> BootError {
@@ -275,6 +289,7 @@ fn registration(
         http: format!("http://{}", told(&config.node.advertise_http, http)?),
         peer: told(&config.node.advertise_peer, peer)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        wire: protocol::versions::Wire::OURS,
         labels: labels(&config.node.labels)?,
         weight: match config.node.weight {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),

@@ -19,6 +19,7 @@ mod audit;
 mod cluster;
 mod completions;
 mod dev;
+mod doctor;
 mod init;
 mod input;
 mod job;
@@ -33,6 +34,9 @@ mod terms;
 
 use failure::{Exit, Failure};
 use output::{Format, Output};
+
+/// The node that commands talk to when none is named.
+const NODE: &str = "http://127.0.0.1:7700";
 
 /// A document firewall as one binary: tenants, jobs, inference, usage, replicated.
 #[derive(Debug, Parser)]
@@ -49,14 +53,15 @@ struct Global {
     /// How results are printed [default: a table on a terminal, else JSON]
     #[arg(short, long, global = true, env = "SKEP_OUTPUT", value_name = "FORMAT")]
     output: Option<Format>,
-    /// A node to talk to; several, separated by commas, are tried in turn
+    /// A node to talk to, `http://127.0.0.1:7700` if none is named; several, separated by commas,
+    /// are tried in turn
     #[arg(
         long,
         global = true,
+        visible_alias = "url",
         env = "SKEP_NODE",
         value_name = "URL",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7700"
+        value_delimiter = ','
     )]
     node: Vec<String>,
     /// A file that holds the key, `-` for stdin; without it the variable `SKEP_KEY` is used
@@ -103,6 +108,8 @@ enum Command {
     /// Look at the cluster and change it (operator)
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Say whether this machine, a data directory and the cluster are well
+    Doctor(doctor::Args),
     /// Judge the built-in model
     #[command(subcommand)]
     Model(model::Command),
@@ -146,6 +153,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Limits(args) => limits::run(args, context).await,
         Command::Audit(command) => audit::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
+        Command::Doctor(args) => doctor::run(args, context).await,
         Command::Model(command) => model::run(command, context),
         Command::Demo(command) => demo::run(command, context.output).await,
         Command::Config(command) => config::run(command),
@@ -154,13 +162,22 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
 }
 
 impl Context {
+    /// Whether somebody said which nodes to talk to.
+    fn names_nodes(&self) -> bool {
+        !self.global.node.is_empty()
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        if self.names_nodes() { self.global.node.clone() } else { vec![NODE.to_owned()] }
+    }
+
     /// A client with the key of the caller.
     fn client(&self) -> Result<Client, Failure> {
         let key = self.key()?.ok_or_else(|| {
             Failure::new(Exit::Authentication, "no key is given")
                 .with_hint("give a key with SKEP_KEY or --key-file")
         })?;
-        let client = Client::new(self.global.node.clone(), Credential::key(key))?;
+        let client = Client::new(self.nodes(), Credential::key(key))?;
         match &self.global.tenant {
             Some(tenant) => Ok(client.for_tenant(tenant)?),
             None => Ok(client),
@@ -175,7 +192,7 @@ impl Context {
 
     /// A client for the routes that take no key.
     fn anonymous(&self) -> Result<Client, Failure> {
-        Ok(Client::new(self.global.node.clone(), Credential::none())?)
+        Ok(Client::new(self.nodes(), Credential::none())?)
     }
 
     /// Never from the command line itself: every user of a machine can read that.

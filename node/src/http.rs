@@ -22,6 +22,7 @@ pub mod openapi;
 pub mod plans;
 pub mod query;
 pub mod ready;
+pub mod report;
 pub mod scan;
 pub mod serve;
 pub mod state;

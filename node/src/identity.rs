@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use protocol::nodes::{LifeId, Start};
+use protocol::versions::{NODE_FILE as FORMAT, Wire};
 use protocol::{ClusterId, Digest, NodeId, ReplicaId};
 use raft::network::Identity;
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,6 @@ mod keys;
 
 pub use keys::{authority, node_key, save_authority, signing_secret};
 
-/// The format that is written.
-const FORMAT: u32 = 2;
 /// Starts in a row that the cluster need not have heard of. Beyond it one is forgotten, but never the
 /// first, which is the one that the cluster knows for sure.
 const LIVES_MAX: usize = 64;
@@ -136,7 +135,7 @@ impl NodeFile {
         let life = LifeId::parse(&self.life).ok()?;
         let before: Result<_, _> = self.before.iter().map(|life| LifeId::parse(life)).collect();
         let start = Start { incarnation: self.incarnation, life, before: before.ok()? };
-        Some(Identity { cluster, node, start })
+        Some(Identity { cluster, node, start, wire: Wire::OURS })
     }
 
     /// Second factor of the actors' sessions.

@@ -178,6 +178,8 @@ fn refused(refusal: &Refusal) -> (u16, &'static str) {
         | Refusal::Moving { .. }
         | Refusal::BreaksQuorum { .. }
         | Refusal::NoVoter { .. }
+        | Refusal::Unspoken { .. }
+        | Refusal::NotRaised { .. }
         | Refusal::StaleAsk => (409, "conflict"),
         Refusal::StaleOwner { .. } => (503, "no_leader"),
         Refusal::ScopeMissing(_) | Refusal::ScopesExceeded => (403, "scope_missing"),

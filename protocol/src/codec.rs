@@ -1,15 +1,16 @@
 //! Bytes that are stored or sent between nodes: version, checksum, then the value.
 //!
-//! Layout: `version u8, crc32c u32 (little-endian, over version and body), body`. This file and
-//! [`v1`] are the only ones that name the serializer.
+//! Layout: `version u8, crc32c u32 (little-endian, over version and body), body`. In every version the
+//! first five bytes are these, so that damage is not taken for a newer release. This file and [`v1`]
+//! are the only ones that name the serializer.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::versions::FRAME as VERSION;
+
 mod v1;
 
-/// The version that is written.
-pub const VERSION: u8 = 1;
 /// The longest frame that is read or written. Content travels as blobs, so nothing is near it.
 pub const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 const HEADER_BYTES: usize = 5;
@@ -21,8 +22,8 @@ pub enum CodecError {
     Short { bytes: usize },
     #[error("frame of {bytes} bytes is longer than {FRAME_BYTES_MAX}")]
     TooLong { bytes: usize },
-    #[error("frame version {got} is newer than {VERSION}")]
-    Newer { got: u8 },
+    #[error("frame has version {got}, this build reads {VERSION}")]
+    Version { got: u8 },
     #[error("checksum does not match")]
     Checksum,
     #[error("not a value of this type: {0}")]
@@ -47,23 +48,32 @@ pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, CodecError> {
     decode_summed(frame, checksum)
 }
 
+/// Whether a frame is whole and of a version that this build reads.
+pub fn understand(frame: &[u8]) -> Result<(), CodecError> {
+    body(frame, checksum).map(drop)
+}
+
 fn decode_summed<T: DeserializeOwned>(
     frame: &[u8],
     sum: impl Fn(&[u8]) -> u32,
 ) -> Result<T, CodecError> {
+    v1::decode(body(frame, sum)?)
+}
+
+fn body(frame: &[u8], sum: impl Fn(&[u8]) -> u32) -> Result<&[u8], CodecError> {
     if frame.len() > FRAME_BYTES_MAX {
         return Err(CodecError::TooLong { bytes: frame.len() });
     }
     let Some((header, body)) = frame.split_at_checked(HEADER_BYTES) else {
         return Err(CodecError::Short { bytes: frame.len() });
     };
-    if header[0] != VERSION {
-        return Err(CodecError::Newer { got: header[0] });
-    }
     if sum(frame).to_le_bytes() != header[1..] {
         return Err(CodecError::Checksum);
     }
-    v1::decode(body)
+    if header[0] != VERSION {
+        return Err(CodecError::Version { got: header[0] });
+    }
+    Ok(body)
 }
 
 /// The bytes of a row's key. Numbers and arrays sort as their bytes do.

@@ -12,6 +12,7 @@ use crate::owner::{Epoch, OpenOwner, Owner};
 use crate::peer::{LimitsView, Slab};
 use crate::plans::Plan;
 use crate::tenants::Tenant;
+use crate::versions::Wire;
 use crate::{
     GroupId, KeyId, NodeId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits, nodes,
     tenants, usage,
@@ -204,6 +205,10 @@ pub enum Refusal {
     /// To the caller the same as [`Refusal::NotFound`]; but no tenant's audit can tell of it.
     #[error("not found")]
     NoTenant,
+    #[error("the cluster speaks wire version {active}, this build {speaks}")]
+    Unspoken { active: u16, speaks: Wire },
+    #[error("wire version {to} is not newer than {active}, or not every node speaks it")]
+    NotRaised { active: u16, to: u16 },
 }
 
 /// Things that are counted against a bound.

@@ -18,6 +18,7 @@ pub mod plans;
 pub mod tenants;
 pub mod time;
 pub mod usage;
+pub mod versions;
 pub mod wire;
 
 pub use command::{Applied, Command, Effect, Entry, Outcome, Proposal, Refusal, Reply};

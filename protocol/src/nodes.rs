@@ -9,6 +9,7 @@ use crate::audit::Note;
 use crate::id::{self, BUCKETS, BadId};
 use crate::idempotency::Once;
 use crate::plans::Plan;
+use crate::versions::Wire;
 use crate::{ClusterId, Digest, GroupId, Name, NodeId, ReplicaId, TenantId, Time};
 
 /// Replicas that a shard has once there are enough nodes.
@@ -88,6 +89,8 @@ pub struct Registration {
     /// `host:port`
     pub peer: String,
     pub version: String,
+    /// What its build speaks.
+    pub wire: Wire,
     /// Where the node stands, for operators; [`ZONE`] is the one that placement goes by.
     pub labels: BTreeMap<Name, String>,
     /// How much it can take beside others: of two nodes, one with twice the weight gets twice as
@@ -273,6 +276,8 @@ pub struct Directory {
     pub revision: u64,
     /// A missing node with a lower id has been removed.
     pub next_node: u64,
+    /// As in [`Map`]; 0 where nothing is known yet.
+    pub wire: u16,
     pub nodes: BTreeMap<NodeId, Node>,
 }
 
@@ -291,6 +296,9 @@ pub struct Map {
     pub next_replica: u64,
     /// The plans, by name.
     pub plans: BTreeMap<Name, Plan>,
+    /// The version of the wire that is spoken, and written into the log. Every node speaks it, and it
+    /// never falls.
+    pub wire: u16,
 }
 
 impl Map {
@@ -309,8 +317,15 @@ impl Map {
     /// The nodes, for those who check peers.
     #[must_use]
     pub fn directory(&self) -> Directory {
-        let Self { revision, next_node, .. } = *self;
-        Directory { revision, next_node, nodes: self.nodes.clone() }
+        let Self { revision, next_node, wire, .. } = *self;
+        Directory { revision, next_node, wire, nodes: self.nodes.clone() }
+    }
+
+    /// A newer version of the wire that every node speaks, if there is one.
+    #[must_use]
+    pub fn newer_wire(&self) -> Option<u16> {
+        let common = Wire::common(self.nodes.values().map(|node| node.registration.wire));
+        common.filter(|&common| common > self.wire)
     }
 
     /// The replica of a group on a node.
@@ -423,6 +438,10 @@ pub enum Command {
         /// The version that is replaced.
         if_version: Option<u64>,
     },
+    /// From now on this version of the wire is spoken; refused unless every node speaks it.
+    RaiseWire {
+        to: u16,
+    },
 }
 
 #[cfg(test)]
@@ -437,6 +456,7 @@ mod tests {
             http: String::new(),
             peer: String::new(),
             version: String::new(),
+            wire: Wire::OURS,
             labels: BTreeMap::new(),
             weight: 1,
             key: [0; 32],

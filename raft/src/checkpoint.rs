@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use protocol::codec::{self, CodecError};
+// redb has a version of its own for how it is written.
+use protocol::versions::CHECKPOINT as FORMAT;
 use protocol::{GroupId, ReplicaId};
 use redb::backends::FileBackend;
 use redb::{
@@ -27,8 +29,6 @@ pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 
-/// The version of what is in the file; redb has one of its own for how.
-const FORMAT: u32 = 1;
 /// Pages that redb keeps in memory while a file is open.
 const CACHE_BYTES: usize = 8 << 20;
 /// Holds the one head.
@@ -287,12 +287,17 @@ impl Checkpoint {
     }
 
     fn parse_head(&self, bytes: &[u8]) -> Result<Head, CheckpointError> {
-        let head: Head =
-            codec::decode(bytes).map_err(|error| self.failure(Failure::Codec(error)))?;
         let file = self.inner.path.clone();
-        if head.format != FORMAT {
-            return Err(CheckpointError::Version { file, format: head.format });
+        let Some((format, head)) = bytes.split_first_chunk() else {
+            return Err(self.failure(Failure::Codec(CodecError::Short { bytes: bytes.len() })));
+        };
+        // Before anything that another release may write in another way.
+        let format = u32::from_le_bytes(*format);
+        if format != FORMAT {
+            return Err(CheckpointError::Version { file, format });
         }
+        let head: Head =
+            codec::decode(head).map_err(|error| self.failure(Failure::Codec(error)))?;
         if head.group != self.inner.group {
             let detail = format!("it is of group {}", head.group);
             return Err(CheckpointError::Damaged { file, detail });
@@ -364,6 +369,9 @@ impl Failure {
     fn of(self, file: PathBuf) -> CheckpointError {
         let damaged = |detail: String| CheckpointError::Damaged { file: file.clone(), detail };
         match self {
+            Self::Codec(CodecError::Version { got }) => {
+                CheckpointError::Version { file, format: u32::from(got) }
+            }
             Self::Codec(error) => damaged(error.to_string()),
             Self::Store(redb::Error::Io(cause)) if is_of_the_disk(&cause) => {
                 CheckpointError::Io { file, cause }
@@ -427,7 +435,8 @@ fn write_rows(
 }
 
 fn write_head(transaction: &WriteTransaction, head: &Head) -> Result<(), Failure> {
-    let bytes = codec::encode(head).map_err(Failure::Codec)?;
+    let mut bytes = FORMAT.to_le_bytes().to_vec();
+    bytes.extend(codec::encode(head).map_err(Failure::Codec)?);
     transaction.open_table(HEAD)?.insert((), bytes.as_slice())?;
     Ok(())
 }

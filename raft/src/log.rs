@@ -30,6 +30,17 @@ impl Log {
         Self { log }
     }
 
+    /// Whether this build can read the newest entry. Versions never fall, so it can then read all.
+    pub(crate) fn is_readable(&self) -> Result<(), io::Error> {
+        let Some((_, index)) = self.log.last() else { return Ok(()) };
+        for entry in self.entries(index, index + 1, usize::MAX)? {
+            if let EntryPayload::Normal(payload) = entry.payload {
+                codec::understand(&payload.0).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
     fn entries(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogEntry>, io::Error> {
         if from >= to {
             return Ok(Vec::new());
@@ -149,4 +160,43 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Unbounded => u64::MAX,
     };
     (from, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::codec::CodecError;
+
+    use super::*;
+    use crate::types::Payload;
+
+    async fn append(log: &Log, index: u64, frame: Vec<u8>) {
+        let payload = EntryPayload::Normal(Payload(Bytes::from(frame)));
+        let entry = write_entry(LogEntry::new(log_id(1, index), payload)).unwrap();
+        let (done, synced) = tokio::sync::oneshot::channel();
+        let accepted = log.log.append(vec![entry], move || {
+            // The test waits for it.
+            let _ = done.send(());
+        });
+        accepted.await.unwrap();
+        synced.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_a_newer_release_is_told_from_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) = wal::Wal::open(dir.path()).unwrap();
+        let log = Log::new(wal.group(1));
+        log.log.host(1).await.unwrap();
+        assert!(log.is_readable().is_ok(), "an empty log");
+        append(&log, 1, codec::encode(&1u64).unwrap()).await;
+        assert!(log.is_readable().is_ok());
+        let mut frame = codec::encode(&2u64).unwrap();
+        frame[0] += 1;
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&frame[..1]), &frame[5..]);
+        frame[1..5].copy_from_slice(&sum.to_le_bytes());
+        append(&log, 2, frame).await;
+        let error = log.is_readable().unwrap_err();
+        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<CodecError>());
+        assert_eq!(cause, Some(&CodecError::Version { got: protocol::versions::FRAME + 1 }));
+    }
 }

@@ -23,6 +23,9 @@ use crate::node::residence::HANDOVERS_MAX;
 use crate::placement;
 
 mod step;
+mod tally;
+
+pub use tally::{Move, Stage, Tally};
 
 /// How often what is and what should be are compared when nothing was to be done.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -97,7 +100,8 @@ impl<S: Sight> Keeper<S> {
             .take(HANDOVERS_MAX)
             .collect();
         busy |= !handed.is_empty();
-        join_all(handed.iter().map(|(group, heir)| hand_over(group, heir))).await;
+        let handing = handed.iter().map(|(group, heir)| hand_over(&self.host, group, heir));
+        join_all(handing).await;
         let again = Instant::now() + TRANSFER_PAUSE;
         self.pauses.extend(handed.into_iter().map(|(group, _)| (group.id(), again)));
         let mut steps = Vec::new();
@@ -128,6 +132,7 @@ impl<S: Sight> Keeper<S> {
         }
         let up = self.up(map);
         let mut changes = self.absences(map, &up);
+        changes.extend(map.newer_wire().map(|to| Command::RaiseWire { to }));
         changes.extend(placement::plan(map, &up));
         let any = !changes.is_empty();
         for command in changes {
@@ -184,10 +189,13 @@ impl<S: Sight> Keeper<S> {
     }
 }
 
-async fn hand_over(group: &Group, heir: &MemberView) {
+async fn hand_over(host: &Host, group: &Group, heir: &MemberView) {
     info!(group = %group.id(), to = %heir.node, "handing leadership over");
     failpoint::hit("move-transfer");
-    if !group.hand_over(heir.replica).await {
+    host.moves().note(Move::Transfer, Stage::Begun);
+    let handed = group.hand_over(heir.replica).await;
+    host.moves().ended(Move::Transfer, handed);
+    if !handed {
         warn!(group = %group.id(), to = %heir.node, "leadership not handed over");
     }
 }

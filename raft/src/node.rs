@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
+use protocol::codec::CodecError;
 use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
 use protocol::{GroupId, NodeId, ReplicaId, Reply, Time};
 use tokio::runtime::Handle;
@@ -25,6 +26,7 @@ use crate::checkpoint::stream::Streams;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::group::{Group, Life};
 use crate::log::Log;
+use crate::members::Tally;
 use crate::network::{Network, Peers};
 use crate::types::{Member, Raft};
 use crate::wal::Wal;
@@ -36,7 +38,7 @@ mod pulse;
 pub(crate) mod residence;
 mod service;
 
-pub use directory::saved_directory;
+pub use directory::{DirectoryError, saved_directory, saved_wire};
 pub use losses::{Damage, Readmission, Readmitted, place_for_damaged};
 pub use service::{JoinAnswer, JoinRequest, RaftService, Welcome, token_digest};
 
@@ -65,6 +67,17 @@ pub enum HostError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Written by another release.
+    #[error("the log of group {group} cannot be read: {cause}")]
+    Version { group: GroupId, cause: CodecError },
+}
+
+impl HostError {
+    /// Whether another release wrote what is there: nothing is damaged.
+    #[must_use]
+    pub fn is_of_another_release(&self) -> bool {
+        matches!(self, Self::Version { .. } | Self::Checkpoint(CheckpointError::Version { .. }))
+    }
 }
 
 /// Where and how often the states of groups are written to disk.
@@ -104,6 +117,7 @@ pub struct Host {
     removed: watch::Sender<bool>,
     /// It is about to stop, so it takes no leadership.
     leaving: AtomicBool,
+    moves: Tally,
 }
 
 impl std::fmt::Debug for Host {
@@ -156,6 +170,7 @@ impl Host {
             damage: Mutex::default(),
             removed: watch::Sender::new(false),
             leaving: AtomicBool::new(false),
+            moves: Tally::default(),
             peers,
         });
         host.host_known(hosted).await?;
@@ -177,6 +192,18 @@ impl Host {
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.life.node
+    }
+
+    /// How often states are written to disk, if anything was applied.
+    #[must_use]
+    pub fn checkpoint_every(&self) -> Duration {
+        self.storage.every
+    }
+
+    /// What this node did to memberships as a leader.
+    #[must_use]
+    pub fn moves(&self) -> &Tally {
+        &self.moves
     }
 
     /// The connections to other nodes.
@@ -277,6 +304,7 @@ impl Host {
         let config = Arc::new(config.map_err(|error| failed(error.to_string()))?);
         let network = Network::new(Arc::clone(&self.peers), Arc::clone(&self.streams), group);
         let log = Log::new(self.wal.group(group.0));
+        readable(&log, group)?;
         let applier = Applier::new(shared.clone(), checkpoint.clone());
         let raft = Raft::new(replica.0, config, network, log, applier)
             .await
@@ -347,6 +375,17 @@ impl Host {
                 self.follow_group(&now, group).await;
             }
         }
+    }
+}
+
+/// Anything else that is wrong with the log is for Raft to find.
+fn readable(log: &Log, group: GroupId) -> Result<(), HostError> {
+    let Err(error) = log.is_readable() else { return Ok(()) };
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<CodecError>()) {
+        Some(cause @ CodecError::Version { .. }) => {
+            Err(HostError::Version { group, cause: cause.clone() })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol::nodes::{Command, Map, Node, State};
+use protocol::nodes::{Command, Map, Node, REPLICAS, State};
 use protocol::{GroupId, NodeId, Refusal, ReplicaId};
 
 use crate::machine::nodes::Book;
@@ -28,6 +28,15 @@ pub fn meta_voters(nodes: usize) -> usize {
         3 | 4 => 3,
         _ => 5,
     }
+}
+
+/// Replicas of a group that should vote when everything is where it should be, with as many nodes as
+/// there are.
+#[must_use]
+pub fn voters_wanted(map: &Map, group: GroupId) -> usize {
+    let staying = map.nodes.values().filter(|node| node.state != State::Removing).count();
+    let most = if group.is_meta() { meta_voters(staying) } else { REPLICAS };
+    staying.clamp(1, most.max(1))
 }
 
 /// The replicas of a group that should vote: those of a shard that stay, a few of the meta group.

@@ -7,6 +7,7 @@
 mod commit;
 mod directory;
 mod group;
+mod inspect;
 mod ledger;
 mod prepare;
 mod read;
@@ -36,6 +37,7 @@ use tracing::{error, warn};
 
 pub use directory::Directory;
 pub use group::{Done, GroupLog, SubmitError};
+pub use inspect::{Inspection, inspect};
 pub use read::ReadError;
 pub use record::{RECORD_BYTES_MAX, Record};
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use tests::{Cluster, Options};
 use tokio::process::Command;
 
-use crate::stage::{account, on_three_nodes, same};
+use crate::stage::{account, on_three_nodes, same, skipped};
 
 const PACKAGE: &str = "sentineldf==2.0.2";
 /// What the client's users write, as a script that asserts.
@@ -20,7 +20,7 @@ async fn the_published_python_client_works_unchanged_on_every_node() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let python = match install(directory.path()).await {
         Ok(python) => python,
-        Err(reason) => return skipped(&format!("{reason:#}")),
+        Err(reason) => return skipped("python client", &format!("{reason:#}")),
     };
     on_three_nodes(Options::default(), async |cluster| {
         for i in 0..cluster.len() {
@@ -29,18 +29,6 @@ async fn the_published_python_client_works_unchanged_on_every_node() {
         command_line(cluster, &python, directory.path()).await.context("command line")
     })
     .await;
-}
-
-#[expect(clippy::print_stderr, reason = "a skipped proof must be seen")]
-fn skipped(reason: &str) {
-    eprintln!("SKIPPED python client: {reason}");
-    // Counted by whoever runs the tests: `.ci/run` fails where this must not be missing.
-    if let Some(path) = std::env::var_os("SKEP_SKIPPED") {
-        let file = std::fs::File::options().create(true).append(true).open(path);
-        let line = format!("python client: {}\n", reason.replace('\n', " "));
-        file.and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()))
-            .expect("SKEP_SKIPPED is a file that can be written");
-    }
 }
 
 async fn install(directory: &Path) -> Result<PathBuf> {

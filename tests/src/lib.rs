@@ -29,6 +29,8 @@ pub struct Options {
     pub arguments: Vec<Vec<String>>,
     /// Chosen ports, where something must know them before the start (a proxy between nodes).
     pub ports: Option<Vec<Ports>>,
+    /// Another binary than that of this build.
+    pub binary: Option<PathBuf>,
 }
 
 impl Options {
@@ -53,7 +55,7 @@ impl Cluster {
         let ports = options.ports.map_or_else(|| free_ports(n), Ok)?;
         ensure!(ports.len() == n, "{n} nodes need {n} pairs of ports");
         let inner = launch::Cluster::open(Spec {
-            binary: binary()?,
+            binary: options.binary.map_or_else(binary, Ok)?,
             directory: directory.path().to_owned(),
             ports,
             settings: options.settings,

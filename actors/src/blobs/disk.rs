@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use protocol::versions::BLOB_STORE;
 use protocol::{Digest, TenantId};
 use tokio::sync::Semaphore;
 
@@ -15,6 +16,18 @@ use super::{path_of, sha256};
 
 /// Files that are read or written at a time: each occupies a blocking thread.
 const FILES_MAX: usize = 16;
+/// Of a format that is not ours so much is shown.
+const FORMAT_CHARS: usize = 20;
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("blobs: {0}")]
+    Io(#[from] io::Error),
+    /// Written by another release.
+    #[error("{} has format {found:?}, this build reads {BLOB_STORE}", file.display())]
+    Version { file: PathBuf, found: String },
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
@@ -24,8 +37,9 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
         make_dir(dir)?;
+        check_format(dir)?;
         let incoming = dir.join("incoming");
         if incoming.exists() {
             // What was being written when the process died has no name yet.
@@ -91,6 +105,33 @@ impl Disk {
         drop(permit);
         done
     }
+}
+
+/// What the store's layout is; the blobs themselves are content and nothing else.
+fn check_format(dir: &Path) -> Result<(), OpenError> {
+    let file = dir.join("format");
+    let ours = format!("{BLOB_STORE}\n");
+    match std::fs::read(&file) {
+        Ok(found) if found == ours.as_bytes() => Ok(()),
+        // A node that died over its first start.
+        Ok(found) if found.is_empty() => Ok(write_format(dir, &file, &ours)?),
+        Ok(found) => {
+            let found = String::from_utf8_lossy(&found).trim().chars().take(FORMAT_CHARS).collect();
+            Err(OpenError::Version { file, found })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(write_format(dir, &file, &ours)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn write_format(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_data()?;
+    File::open(dir)?.sync_all()
 }
 
 fn write_file(root: &Path, incoming: &Path, path: &Path, content: &[u8]) -> io::Result<()> {

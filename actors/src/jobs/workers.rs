@@ -41,6 +41,8 @@ pub struct Load {
     pub slots: u32,
     /// Documents that wait or run.
     pub documents: u64,
+    /// Microseconds for which one holds a slot, as measured.
+    pub document_us: u64,
     /// What its wall clock shows.
     pub wall: Time,
     pub standing: Standing,
@@ -54,6 +56,19 @@ impl Load {
     /// Whether nothing but the time is different.
     pub(crate) fn is_as(&self, other: &Self) -> bool {
         Self { wall: other.wall, ..self.clone() } == *other
+    }
+
+    /// Queue pressure: seconds until what waits and runs is done.
+    #[must_use]
+    pub fn pressure_s(&self) -> f64 {
+        let work_s = self.documents as f64 * self.document_us as f64 / 1e6;
+        work_s / f64::from(self.slots.max(1))
+    }
+
+    /// Documents that it can do in a second.
+    #[must_use]
+    pub fn documents_per_s(&self) -> f64 {
+        f64::from(self.slots.max(1)) * 1e6 / self.document_us.max(1) as f64
     }
 }
 
@@ -124,6 +139,13 @@ impl Workers {
         fresh.map(|(_, load, _)| read(load))
     }
 
+    /// For how long nothing was heard of a node that was heard of since this one started.
+    #[must_use]
+    pub fn silence(&self, node: NodeId) -> Option<Duration> {
+        let loads = self.inner.loads.lock().unwrap_or_else(|_| std::process::abort());
+        loads.get(&node).map(|(_, _, at)| at.elapsed())
+    }
+
     fn is_stopping(&self, worker: Worker) -> bool {
         let loads = self.inner.loads.lock().unwrap_or_else(|_| std::process::abort());
         loads.get(&worker.node).is_some_and(|(incarnation, load, _)| {
@@ -188,4 +210,26 @@ pub(super) fn take_roomiest(rooms: &mut [Room]) -> Option<Worker> {
     })?;
     best.tasks += 1;
     Some(best.worker)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_the_time_until_a_node_has_done_what_it_has() {
+        let load = |slots, documents, document_us| Load {
+            slots,
+            documents,
+            document_us,
+            wall: Time(0),
+            standing: Standing::Working,
+            blobs: BTreeMap::new(),
+            leads: Vec::new(),
+        };
+        assert_eq!(load(2, 100, 40_000).pressure_s(), 2.0);
+        assert_eq!(load(2, 0, 40_000).pressure_s(), 0.0);
+        assert_eq!(load(0, 3, 1_000_000).pressure_s(), 3.0);
+        assert_eq!(load(2, 100, 40_000).documents_per_s(), 50.0);
+    }
 }

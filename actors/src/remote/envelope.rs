@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes};
 
 /// The newest layout this build writes and reads.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = protocol::versions::ENVELOPE;
 /// Above this a payload is legal but out of the ordinary: it delays small calls behind it.
 pub const PAYLOAD_NORMAL_MAX: usize = 64 * 1024;
 /// Above this a payload is refused by the sender. An oversize frame would end the session for all.

@@ -14,6 +14,7 @@ use protocol::limits::Payer;
 use protocol::nodes::{self, LifeId, Map, Registration, SHARDS, Secrets, Start};
 use protocol::owner::Epoch;
 use protocol::plans::{Override, Overrides, Shipped};
+use protocol::versions::Wire;
 use protocol::{
     ClusterId, Command, Digest, GroupId, KeyId, Name, NodeId, Proposal, Stamp, TenantId, Time,
     codec, tenants, usage,
@@ -143,6 +144,7 @@ fn registration(peer: &str, pin: Digest) -> Registration {
         http: "http://127.0.0.1:0".to_owned(),
         peer: peer.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        wire: Wire::OURS,
         labels: BTreeMap::new(),
         weight: 1,
         key: [0; 32],
@@ -195,7 +197,7 @@ impl Membership {
         let trust = |cluster, node, authority| {
             let start = Start { incarnation: 1, life, before: Vec::new() };
             let keys = Keys { authority, key, term: TERM };
-            Trust::new(Identity { cluster, node, start }, keys, wall)
+            Trust::new(Identity { cluster, node, start, wire: Wire::OURS }, keys, wall)
         };
         let Some(address) = &arguments.join else {
             let cluster = ClusterId(rand::random());

@@ -12,7 +12,7 @@ use protocol::{ClusterId, NodeId, Refusal, ReplicaId};
 use raft::Host;
 use raft::network::trust::{Authority, Keys, NodeKey};
 use raft::network::{Peers, Reason, Trust};
-use raft::node::{JoinAnswer, JoinRequest, Welcome};
+use raft::node::{DirectoryError, JoinAnswer, JoinRequest, Welcome};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -81,9 +81,31 @@ pub(super) async fn resume(
     let member = member(file, authority, identity::node_key(data).map_err(refused)?, term)?;
     belongs(asked, &member.trust)?;
     let saved = raft::node::saved_directory(data).await;
-    member.trust.learn(saved.map_err(|cause| BootError::Io { what: "peers".to_owned(), cause })?);
+    let saved = saved.map_err(unusable)?;
+    understood(data, &member.trust, &saved)?;
+    member.trust.learn(saved);
     claim(data, &member.trust, dial).await?;
     Ok(Some(member))
+}
+
+fn unusable(error: DirectoryError) -> BootError {
+    match error {
+        DirectoryError::Io { file, cause } => {
+            BootError::Io { what: file.display().to_string(), cause }
+        }
+        DirectoryError::Version { .. } => refused(error),
+    }
+}
+
+/// Whether this build speaks what the cluster spoke when the node was last in it. 0 is a directory
+/// that was lost: the peers will say.
+fn understood(data: &Path, trust: &Trust, saved: &Directory) -> Result<(), BootError> {
+    let (active, ours) = (saved.wire, trust.identity().wire);
+    if active == 0 || ours.speaks(active) {
+        return Ok(());
+    }
+    let refusal = Refusal::Unspoken { active, speaks: ours };
+    Err(refused(format!("{}: {refusal}: start the newer release", data.display())))
 }
 
 /// Whether it is a directory of the cluster that was meant.
@@ -249,6 +271,7 @@ async fn register(host: &Host, registration: Registration) {
                 }
                 Err(Refusal::NotFound) if known => return host.mark_removed(),
                 Err(Refusal::NotFound) => return trust.end(Reason::Removed),
+                Err(Refusal::Unspoken { .. }) => return trust.end(Reason::Wire),
                 Err(refusal) => {
                     info!(%refusal, "not registered");
                     return trust.end(Reason::Over);

@@ -1,16 +1,18 @@
 //! `skep cluster`: the cluster as one of its nodes sees it.
 
-use client::cluster::{ClusterView, NodeChange, Plan, ReplicaView};
+use client::cluster::{NodeChange, Plan};
 
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Output;
 
+pub(super) mod problems;
 mod rolling;
+mod status;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Nodes and shards, their leaders, replicas and moves
+    /// What is wrong, then nodes and shards, their leaders, replicas and moves
     Status,
     /// Let a node lead nothing and give it nothing new; its replicas stay
     Drain {
@@ -58,7 +60,7 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), Failu
         Command::Status => {
             let view = client.cluster().await?;
             output.detail(&format!("{:?}", view.meta));
-            status(&view.body, output)
+            status::show(&view.body, output)
         }
         Command::Drain { node } => changed(&client.drain_node(&node).await?.body, output),
         Command::Undrain { node } => changed(&client.undrain_node(&node).await?.body, output),
@@ -81,20 +83,6 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), Failu
     }
 }
 
-fn status(view: &ClusterView, output: Output) -> Result<(), Failure> {
-    if output.is_json() {
-        return Ok(output.json(view)?);
-    }
-    let leader = view.leader.as_deref().unwrap_or("none");
-    output.line(&format!("cluster {}, led by {leader}", view.cluster_id))?;
-    output.table(&NODES, nodes(view))?;
-    output.table(&SHARDS, shards(view))?;
-    if view.moves.is_empty() {
-        return Ok(());
-    }
-    Ok(output.table(&MOVES, moves(view))?)
-}
-
 fn changed(change: &NodeChange, output: Output) -> Result<(), Failure> {
     if output.is_json() {
         return Ok(output.json(change)?);
@@ -113,60 +101,4 @@ fn planned(plan: &Plan, output: Output) -> Result<(), Failure> {
         vec![change.shard.clone().unwrap_or_default(), change.change.clone(), change.node.clone()]
     };
     Ok(output.table(&["SHARD", "CHANGE", "NODE"], plan.changes.iter().map(row).collect())?)
-}
-
-const NODES: [&str; 10] = [
-    "NODE", "STATE", "HTTP", "PEER", "VERSION", "PRESSURE", "LEADS", "REPLICAS", "WEIGHT", "LABELS",
-];
-const MOVES: [&str; 3] = ["SHARD", "REPLICA ON", "IS"];
-const SHARDS: [&str; 4] = ["SHARD", "LEADER", "REPLICAS (* votes, -n behind)", "APPLIED"];
-
-fn nodes(view: &ClusterView) -> Vec<Vec<String>> {
-    let row = |node: &client::cluster::NodeView| {
-        vec![
-            node.id.clone(),
-            node.state.clone(),
-            node.http.clone(),
-            node.peer.clone(),
-            node.version.clone(),
-            node.pressure.map(|pressure| format!("{pressure:.2}")).unwrap_or_default(),
-            node.shards_led.map(|led| led.to_string()).unwrap_or_default(),
-            node.replicas.map(|held| held.to_string()).unwrap_or_default(),
-            node.weight.map(|weight| weight.to_string()).unwrap_or_default(),
-            labels(node),
-        ]
-    };
-    view.nodes.iter().map(row).collect()
-}
-
-fn labels(node: &client::cluster::NodeView) -> String {
-    let labels: Vec<_> =
-        node.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    labels.join(",")
-}
-
-fn moves(view: &ClusterView) -> Vec<Vec<String>> {
-    let row = |step: &client::cluster::MoveView| {
-        vec![step.shard.clone(), step.node.clone(), step.direction.clone()]
-    };
-    view.moves.iter().map(row).collect()
-}
-
-fn shards(view: &ClusterView) -> Vec<Vec<String>> {
-    let row = |shard: &client::cluster::ShardView| {
-        let replicas: Vec<_> = shard.replicas.iter().map(replica).collect();
-        vec![
-            shard.id.clone(),
-            shard.leader.clone().unwrap_or_else(|| "none".to_owned()),
-            replicas.join(" "),
-            shard.applied.map(|applied| applied.to_string()).unwrap_or_default(),
-        ]
-    };
-    view.shards.iter().map(row).collect()
-}
-
-fn replica(replica: &ReplicaView) -> String {
-    let mark = if replica.role == "voter" { "*" } else { "" };
-    let lag = replica.lag.filter(|&lag| lag > 0).map(|lag| format!("-{lag}")).unwrap_or_default();
-    format!("{}{mark}{lag}", replica.node)
 }

@@ -166,6 +166,14 @@ impl Cluster {
         self.variables[i] = variables;
     }
 
+    /// Another binary for node `i`, from its next start on.
+    pub fn set_binary(&mut self, i: usize, binary: &Path) -> Result<(), LaunchError> {
+        if let Some(program) = self.state.nodes[i].command.first_mut() {
+            *program = binary.display().to_string();
+        }
+        self.save()
+    }
+
     /// Starts node `i` again with the command that is on record for it.
     pub fn start(&mut self, i: usize) -> Result<(), LaunchError> {
         let command = self.state.nodes[i].command.clone();

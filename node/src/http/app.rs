@@ -308,6 +308,8 @@ pub fn refused(refusal: Refusal) -> Problem {
         | Refusal::Moving { .. }
         | Refusal::BreaksQuorum { .. }
         | Refusal::NoVoter { .. }
+        | Refusal::Unspoken { .. }
+        | Refusal::NotRaised { .. }
         | Refusal::Initialised => Problem::new(Code::Conflict).detail(detail),
         Refusal::StaleOwner { .. } => Problem::new(Code::NoLeader),
         Refusal::ScopeMissing(scope) => Problem::scope_missing(scope.name()),
@@ -401,6 +403,8 @@ mod tests {
             Refusal::Moving { group: GroupId(1) },
             Refusal::BreaksQuorum { group: GroupId(1), left: 1, needed: 2 },
             Refusal::NoVoter { group: GroupId(1), node: NodeId(1) },
+            Refusal::Unspoken { active: 2, speaks: protocol::versions::Wire::OURS },
+            Refusal::NotRaised { active: 2, to: 2 },
         ] {
             let code = refused(refusal.clone()).code();
             let told = protocol::audit::told(&Err(refusal), 200);

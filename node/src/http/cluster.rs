@@ -1,18 +1,15 @@
 //! `/admin/v1`: the cluster, for operators.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use actors::remote::{PeerState, PeerTransport as _};
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use protocol::nodes::{self, JoinToken, Map, TOKEN_TTL_MAX_S};
+use protocol::nodes::{self, JoinToken, TOKEN_TTL_MAX_S};
 use protocol::peer::Ask;
 use protocol::wire::cluster as wire;
-use protocol::{Command, GroupId, NodeId, Reply, keys};
-use raft::Group;
+use protocol::{Command, GroupId, Reply, keys};
 use raft::node::token_digest;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,6 +20,8 @@ use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Object};
 use super::openapi::ProblemResponse;
 use super::query::{FromQuery, FromSegment, NoQuery, Parameters, Query, Segments};
+
+mod view;
 
 /// How long a node waits for the marker that it is asked about.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,117 +50,8 @@ impl FromSegment for GroupId {
     responses((status = 200, description = "Nodes and shards", body = wire::Cluster)))]
 async fn cluster(State(app): State<App>, _: Operator, _: NoQuery) -> Result<Response, Problem> {
     let map = app.map()?;
-    let leaders = leaders(&app, &map);
-    let view = wire::Cluster {
-        cluster_id: map.cluster.to_string(),
-        leader: leaders.get(&GroupId::META).map(NodeId::to_string),
-        nodes: map.nodes.values().map(|node| node_view(&app, &map, &leaders, node)).collect(),
-        shards: map.groups.keys().map(|&group| shard_view(&app, &map, &leaders, group)).collect(),
-        moves: moves(&map),
-    };
+    let view = view::Look::new(&app, &map).cluster();
     Ok(axum::Json(view).into_response())
-}
-
-type Leaders = BTreeMap<GroupId, NodeId>;
-
-/// As the replicas here know it, and where there is none as the leaders themselves said last.
-fn leaders(app: &App, map: &Map) -> Leaders {
-    let loads = app.system.workers.loads();
-    let said = loads.iter().flat_map(|(&node, load)| load.leads.iter().map(move |&at| (at, node)));
-    let mut leaders: Leaders = said.collect();
-    for &group in map.groups.keys() {
-        let Some(here) = app.system.host.group(group) else { continue };
-        match here.leader() {
-            Some(leader) => leaders.insert(group, leader),
-            None => leaders.remove(&group),
-        };
-    }
-    leaders
-}
-
-fn node_view(app: &App, map: &Map, leaders: &Leaders, node: &nodes::Node) -> wire::Node {
-    let led = leaders.iter().filter(|(group, leader)| !group.is_meta() && **leader == node.id);
-    let loads = app.system.workers.loads();
-    let held = map.shards().filter(|(group, _)| map.replica_on(*group, node.id).is_some());
-    let labels = node.registration.labels.iter();
-    let state = match (is_up(app, node.id), node.state) {
-        (false, _) if node.lost => "lost",
-        (false, _) => "down",
-        (true, nodes::State::Active) => "up",
-        (true, state) => state.name(),
-    };
-    wire::Node {
-        id: node.id.to_string(),
-        incarnation: node.registration.incarnation,
-        state: state.to_owned(),
-        http: node.registration.http.clone(),
-        peer: node.registration.peer.clone(),
-        version: node.registration.version.clone(),
-        pressure: loads.get(&node.id).map_or(0, |load| load.documents),
-        shards_led: led.count(),
-        replicas: held.count(),
-        labels: labels.map(|(name, value)| (name.to_string(), value.clone())).collect(),
-        weight: node.registration.weight,
-    }
-}
-
-fn moves(map: &Map) -> Vec<wire::Move> {
-    let mut moves = Vec::new();
-    for (group, placement) in map.shards() {
-        for (replica, node) in &placement.replicas {
-            let leaving = placement.leaving.contains(replica);
-            if leaving || !placement.voting.contains(replica) {
-                moves.push(wire::Move {
-                    shard: group.0,
-                    node: node.to_string(),
-                    replica_id: replica.0,
-                    direction: if leaving { "leaving" } else { "joining" }.to_owned(),
-                });
-            }
-        }
-    }
-    moves
-}
-
-fn is_up(app: &App, node: NodeId) -> bool {
-    if node == app.system.host.node() {
-        return true;
-    }
-    let states = app.transport.states();
-    let states = states.borrow();
-    matches!(states.get(&node.0), Some(PeerState::Up { .. }))
-}
-
-fn shard_view(app: &App, map: &Map, leaders: &Leaders, id: GroupId) -> wire::Shard {
-    let group = app.system.host.group(id);
-    let members = group.as_ref().map(Group::members).unwrap_or_default();
-    let mut replicas: Vec<wire::Replica> = members
-        .iter()
-        .map(|member| wire::Replica {
-            node: member.node.to_string(),
-            replica_id: member.replica.0,
-            role: if member.voter { "voter" } else { "learner" }.to_owned(),
-            lag: member.lag,
-        })
-        .collect();
-    if replicas.is_empty() {
-        // This node has no replica, so it knows only where they should be.
-        let placement = &map.groups[&id];
-        let votes = |replica| placement.voting.contains(replica);
-        replicas.extend(placement.replicas.iter().map(|(replica, node)| wire::Replica {
-            node: node.to_string(),
-            replica_id: replica.0,
-            role: if votes(replica) { "voter" } else { "learner" }.to_owned(),
-            lag: None,
-        }));
-    }
-    wire::Shard {
-        id: id.0,
-        leader: leaders.get(&id).map(NodeId::to_string),
-        replicas,
-        epoch: group.as_ref().map_or(0, |group| group.view().epoch().0),
-        applied: group.as_ref().map_or(0, Group::applied),
-    }
 }
 
 /// Make the first operator key, once, from loopback

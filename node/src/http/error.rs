@@ -1,7 +1,8 @@
 //! The one place where a failure becomes a status and a body.
 //!
 //! A handler returns [`Problem`]; it travels as a response extension until the context layer, which
-//! knows path and request id, renders it. Invariants: a rendered body is below [`BODY_BYTES_MAX`];
+//! knows path and request id, renders it. Invariants: a rendered body without a report is below
+//! [`BODY_BYTES_MAX`];
 //! `outcome` is present exactly on 5xx; every 401 and every 404 has the same body.
 
 mod code;
@@ -51,6 +52,7 @@ struct More {
     retry_after_ms: Option<u64>,
     served: Option<Served>,
     close: bool,
+    report: Option<serde_json::Value>,
 }
 
 /// What a 429 says about the limit that was met.
@@ -190,6 +192,13 @@ impl Problem {
         self
     }
 
+    /// Adds what the node says of itself, where the caller asked for that.
+    #[must_use]
+    pub fn report(mut self, report: Option<serde_json::Value>) -> Self {
+        self.more.report = report;
+        self
+    }
+
     fn tells_nothing(&self) -> bool {
         matches!(self.code, Code::Unauthenticated | Code::NotFound)
     }
@@ -253,8 +262,21 @@ impl Problem {
             // A struct of strings and integers always serializes; an empty body beats a panic.
             let bytes = serde_json::to_vec(&body).unwrap_or_default();
             if bytes.len() < BODY_BYTES_MAX || body.errors.pop().is_none() {
-                return bytes;
+                return self.with_report(&body, bytes);
             }
+        }
+    }
+
+    fn with_report(&self, body: &wire::Problem, bytes: Vec<u8>) -> Vec<u8> {
+        #[derive(serde::Serialize)]
+        struct Reported<'a> {
+            #[serde(flatten)]
+            body: &'a wire::Problem,
+            report: &'a serde_json::Value,
+        }
+        match &self.more.report {
+            Some(report) => serde_json::to_vec(&Reported { body, report }).unwrap_or(bytes),
+            None => bytes,
         }
     }
 

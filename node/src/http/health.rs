@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
+use protocol::versions::Wire;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -12,6 +13,7 @@ use utoipa_axum::routes;
 use super::context::Edge;
 use super::error::{Code, Problem};
 use super::query::{FromQuery, NoQuery, Parameters, Query};
+use super::report::{Report, Spoken};
 
 /// What the node can say about itself; the wiring implements it over the cluster.
 pub trait Status: Send + Sync + 'static {
@@ -19,9 +21,14 @@ pub trait Status: Send + Sync + 'static {
     fn node(&self) -> Option<HeaderValue>;
     /// One line per thing that has to be true before we take work. Ready when all of them are.
     fn checks(&self) -> Vec<Check>;
-    /// Figures beside the checks in `/readyz?verbose`, e.g. the slots and the delay of inference.
-    fn settings(&self) -> serde_json::Map<String, serde_json::Value> {
-        serde_json::Map::new()
+    /// What `/readyz?verbose` has beside the checks.
+    fn report(&self) -> Option<Report> {
+        None
+    }
+    /// The versions of the wire, as far as they are known.
+    fn wire(&self) -> Spoken {
+        let Wire { min, max } = Wire::OURS;
+        Spoken { active: None, min, max }
     }
     /// What autoscalers read.
     fn load(&self) -> Load;
@@ -41,24 +48,26 @@ pub struct Check {
 /// Answer of `/autoscale`.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct Load {
-    /// Waiting and running work over capacity, 1.0 = full.
+    /// How long the cluster takes for all that waits, at the pace of late, over the 30 s that it may
+    /// take: 1.0 is full.
     pub pressure: f64,
-    /// Nodes now.
+    /// Nodes that answer and take tasks.
     pub nodes: u64,
-    /// Nodes that this load wants.
+    /// Nodes that would bring the pressure to 1.0, at most twice as many; no fewer than keep three
+    /// replicas, where there are three.
     pub wanted: u64,
 }
 
-/// Answer of `/readyz`; the lists come with `?verbose`.
+/// Answer of `/readyz`; everything but the status comes with `?verbose`. The problem of a node that is
+/// not ready has the same in its member `report`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ready {
     /// `ready`, never anything else: the other answer is a problem.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     checks: Option<Vec<Check>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    settings: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(flatten)]
+    report: Option<Report>,
 }
 
 /// Answer of `/health`: a superset of what the clients of the five systems read.
@@ -81,6 +90,11 @@ pub struct Health {
 pub struct Version {
     name: &'static str,
     version: &'static str,
+    wire: Spoken,
+    /// What the clock of the node shows.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    time: jiff::Timestamp,
 }
 
 struct Verbose(bool);
@@ -111,7 +125,7 @@ async fn livez(_: NoQuery) -> &'static str {
 
 /// Does this node take work
 #[utoipa::path(get, path = "/readyz", tag = "operations",
-    params(("verbose" = Option<bool>, Query, description = "List each check")),
+    params(("verbose" = Option<bool>, Query, description = "List each check, and how the node is")),
     responses(
         (status = 200, description = "Ready", body = Ready),
         (status = 503, response = super::openapi::ProblemResponse),
@@ -119,14 +133,18 @@ async fn livez(_: NoQuery) -> &'static str {
 async fn readyz(State(edge): State<Edge>, query: Query<Verbose>) -> Response {
     let checks = edge.status.checks();
     let missing: Vec<_> = checks.iter().filter(|check| !check.ok).collect();
+    let Query(Verbose(verbose)) = query;
+    let report = || edge.status.report().filter(|_| verbose);
     if !missing.is_empty() {
         let missing: Vec<_> =
             missing.iter().map(|check| format!("{}: {}", check.name, check.detail)).collect();
-        return Problem::new(Code::NotReady).detail(missing.join("; ")).into_response();
+        // When a node is not ready, how it is matters most.
+        let report = report().and_then(|report| serde_json::to_value(report).ok());
+        let problem = Problem::new(Code::NotReady).detail(missing.join("; ")).report(report);
+        return problem.into_response();
     }
-    let Query(Verbose(verbose)) = query;
-    let settings = verbose.then(|| edge.status.settings());
-    Json(Ready { status: "ready", checks: verbose.then_some(checks), settings }).into_response()
+    let checks = verbose.then_some(checks);
+    Json(Ready { status: "ready", checks, report: report() }).into_response()
 }
 
 /// How is this node
@@ -148,10 +166,15 @@ async fn health(State(edge): State<Edge>, _: NoQuery) -> Json<Health> {
 
 /// Which build is this
 #[utoipa::path(get, path = "/version", tag = "operations", responses(
-    (status = 200, description = "Name and version", body = Version),
+    (status = 200, description = "Name, version, versions of the wire, and the clock", body = Version),
 ))]
-async fn version(_: NoQuery) -> Json<Version> {
-    Json(Version { name: "skep", version: env!("CARGO_PKG_VERSION") })
+async fn version(State(edge): State<Edge>, _: NoQuery) -> Json<Version> {
+    Json(Version {
+        name: "skep",
+        version: env!("CARGO_PKG_VERSION"),
+        wire: edge.status.wire(),
+        time: jiff::Timestamp::now(),
+    })
 }
 
 /// How many nodes does this load want

@@ -1,14 +1,19 @@
 //! Is this node ready: it knows who decides, and it has caught up with what it saw at its start.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use actors::System;
+use actors::jobs::Standing;
 use actors::remote::{ClusterTransport, PeerState, PeerTransport as _};
 use axum::http::HeaderValue;
+use protocol::nodes::{Map, NODES_MAX, REPLICAS};
+use protocol::versions::Wire;
 use protocol::{GroupId, NodeId};
+use raft::Group;
 
 use super::health::{Check, Load, Status};
+use super::report::{GroupReport, Report, Settings, Spoken};
 
 /// What the node says of itself.
 #[derive(Debug)]
@@ -26,9 +31,31 @@ impl NodeStatus {
         Self { system, transport, seen: Mutex::default() }
     }
 
+    fn map(&self) -> Option<Arc<Map>> {
+        self.system.host.map().borrow().clone()
+    }
+
+    fn settings(&self) -> Settings {
+        let settings = self.system.slots.settings();
+        let identity = self.system.slots.identity();
+        Settings {
+            slots: settings.slots,
+            delay_ms: settings.delay.as_millis() as u64,
+            engine: identity.engine.clone(),
+            model: identity.name.clone(),
+            model_sha256: identity.sha256.clone(),
+            checkpoint_s: self.system.host.checkpoint_every().as_secs(),
+        }
+    }
+
+    fn peers_up(&self) -> usize {
+        let states = self.transport.states();
+        let states = states.borrow();
+        states.values().filter(|state| matches!(state, PeerState::Up { .. })).count()
+    }
+
     fn leaders(&self) -> Check {
-        let map = self.system.host.map().borrow().clone();
-        let Some(map) = map else {
+        let Some(map) = self.map() else {
             return check("leaders", false, "the cluster map is not known yet");
         };
         let without: Vec<String> = map
@@ -93,31 +120,94 @@ impl Status for NodeStatus {
         vec![self.leaders(), self.caught_up(), check("model", true, model), staying]
     }
 
-    fn settings(&self) -> serde_json::Map<String, serde_json::Value> {
-        let settings = self.system.slots.settings();
-        let identity = self.system.slots.identity();
-        let mut shown = serde_json::Map::new();
-        shown.insert("inference.slots".to_owned(), settings.slots.into());
-        shown.insert("inference.delay_ms".to_owned(), (settings.delay.as_millis() as u64).into());
-        shown.insert("inference.engine".to_owned(), identity.engine.clone().into());
-        shown.insert("inference.model".to_owned(), identity.name.clone().into());
-        shown.insert("inference.model_sha256".to_owned(), identity.sha256.clone().into());
-        shown
+    fn wire(&self) -> Spoken {
+        let Wire { min, max } = Wire::OURS;
+        Spoken { active: self.map().map(|map| map.wire), min, max }
+    }
+
+    fn report(&self) -> Option<Report> {
+        let (system, host) = (&self.system, &self.system.host);
+        let map = self.map();
+        let own = map.as_ref().and_then(|map| map.nodes.get(&host.node()));
+        let load = system.workers.loads().remove(&host.node());
+        let ahead = actors::clock::walls_ahead().into_iter();
+        Some(Report {
+            version: env!("CARGO_PKG_VERSION"),
+            wire: self.wire(),
+            state: own.map(|node| node.state.name().to_owned()),
+            settings: self.settings(),
+            pressure: load.as_ref().map_or(0.0, actors::jobs::Load::pressure_s),
+            documents: load.map_or(0, |load| load.documents),
+            peers_up: self.peers_up(),
+            peers: map.as_ref().map_or(0, |map| map.nodes.len().saturating_sub(1)),
+            certificate_expires_at: host.peers().trust().expires_at().to_string(),
+            clocks_ahead_ms: ahead.map(|(node, ms)| (node.to_string(), ms)).collect(),
+            damage: host.damage().into_iter().map(|damage| damage.why).collect(),
+            groups: host.groups().iter().map(group_report).collect(),
+        })
     }
 
     fn load(&self) -> Load {
-        /// Documents per slot at which a cluster should have one more node.
-        const FULL: f64 = 512.0;
         let loads = self.system.workers.loads();
-        let documents: u64 = loads.values().map(|load| load.documents).sum();
-        let slots: u32 = loads.values().map(|load| load.slots).sum();
-        let pressure = documents as f64 / (f64::from(slots.max(1)) * FULL);
-        let nodes = loads.len().max(1) as u64;
-        let wanted = ((nodes as f64) * pressure.max(1.0)).ceil() as u64;
-        Load { pressure, nodes, wanted }
+        let working = loads.values().filter(|load| load.standing == Standing::Working);
+        let working: Vec<_> = working.collect();
+        let backlog: u64 = self.system.ward.all().values().map(|vitals| vitals.backlog).sum();
+        // Tasks that were given out are in both; scans are on nodes only.
+        let documents = loads.values().map(|load| load.documents).sum::<u64>().max(backlog);
+        let per_s: f64 = working.iter().map(|load| load.documents_per_s()).sum();
+        wanted(working.len().max(1) as u64, documents as f64 / per_s.max(0.001))
+    }
+}
+
+/// What a cluster of so many nodes needs that takes so long for what waits.
+fn wanted(nodes: u64, drain_s: f64) -> Load {
+    /// A backlog that takes longer than this is worth another node.
+    const DRAIN_S: f64 = 30.0;
+    /// Of what is measured under load only the order of magnitude is right.
+    const GROWTH_MAX: u64 = 2;
+    let pressure = drain_s / DRAIN_S;
+    let (least, most) = (nodes.min(REPLICAS as u64), (nodes * GROWTH_MAX).min(NODES_MAX as u64));
+    let wanted = ((nodes as f64 * pressure).ceil() as u64).clamp(least, most.max(least));
+    Load { pressure, nodes, wanted }
+}
+
+fn group_report(group: &Group) -> GroupReport {
+    let open = group.leads();
+    let applied = group.applied();
+    let followers = group.members().iter().filter_map(|member| member.lag).max().unwrap_or(0);
+    let lag = if open { followers } else { group.committed().saturating_sub(applied) };
+    let checkpoint = group.checkpoint();
+    GroupReport {
+        group: group.id().0,
+        replica_id: group.replica().0,
+        leader: group.leader().map(|leader| leader.to_string()),
+        open,
+        epoch: group.view().epoch().0,
+        applied,
+        lag,
+        checkpoint_index: checkpoint.map(|written| written.index),
+        checkpoint_age_s: checkpoint.map(|written| written.at.elapsed().as_secs()),
     }
 }
 
 fn check(name: &'static str, ok: bool, detail: impl Into<String>) -> Check {
     Check { name, ok, detail: detail.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wanted_nodes_follow_the_time_that_the_backlog_takes() {
+        let nodes = |nodes, drain_s| wanted(nodes, drain_s).wanted;
+        assert_eq!(nodes(3, 0.0), 3, "three replicas need three nodes");
+        assert_eq!(nodes(1, 0.0), 1);
+        assert_eq!(nodes(6, 15.0), 3);
+        assert_eq!(nodes(6, 30.0), 6);
+        assert_eq!(nodes(6, 31.0), 7);
+        assert_eq!(nodes(6, 3_000.0), 12, "no more than twice as many at once");
+        assert_eq!(nodes(150, 3_000.0), 200);
+        assert!((wanted(3, 60.0).pressure - 2.0).abs() < 1e-9);
+    }
 }

@@ -1,7 +1,9 @@
 //! The state of the cluster as figures, taken when they are asked for.
 
+pub(super) mod members;
 mod storage;
 
+use members::Members;
 use storage::Storage;
 
 use actors::System;
@@ -22,6 +24,7 @@ pub struct ClusterState {
     lag: IntGaugeVec,
     log: IntGaugeVec,
     storage: Storage,
+    members: Members,
     mailbox: IntGaugeVec,
     outstanding: IntGauge,
     peers_up: IntGauge,
@@ -48,6 +51,7 @@ impl ClusterState {
             )?,
             log: by("raft_log_entries", "Entries in the log, by group", "group")?,
             storage: Storage::new()?,
+            members: Members::new()?,
             mailbox: by("mailbox_depth", "Messages that wait, by owned shard", "group")?,
             outstanding: IntGauge::new(
                 "limit_slab_requests_outstanding",
@@ -81,6 +85,7 @@ impl ClusterState {
             &self.certificate,
             &self.refused,
         ]);
+        gauges.extend(self.members.gauges());
         gauges
     }
 
@@ -90,6 +95,7 @@ impl ClusterState {
             gauges.reset();
         }
         self.storage.look(&self.system.host);
+        self.members.look(&self.system, &self.transport);
         let mut outstanding = 0;
         for group in self.system.host.groups() {
             let id = group.id().to_string();

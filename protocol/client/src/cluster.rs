@@ -12,6 +12,14 @@ pub struct ClusterView {
     pub cluster_id: String,
     #[serde(default, deserialize_with = "optional_text")]
     pub leader: Option<String>,
+    /// The node that answered, and what its clock showed.
+    #[serde(default)]
+    pub told_by: String,
+    #[serde(default)]
+    pub told_at: String,
+    /// The version of the wire that is spoken.
+    #[serde(default)]
+    pub wire: u16,
     pub nodes: Vec<NodeView>,
     pub shards: Vec<ShardView>,
     /// Replicas on their way.
@@ -41,8 +49,35 @@ pub struct NodeView {
     pub peer: String,
     #[serde(default)]
     pub version: String,
+    /// The versions of the wire that its build speaks.
+    #[serde(default)]
+    pub wire: WireRange,
+    /// Seconds until what waits for its slots is done.
     #[serde(default)]
     pub pressure: Option<f64>,
+    #[serde(default)]
+    pub documents: Option<u64>,
+    #[serde(default)]
+    pub slots: Option<u64>,
+    /// The most entries that one of its replicas misses.
+    #[serde(default)]
+    pub lag: Option<u64>,
+    /// Milliseconds since the node that answered heard of it.
+    #[serde(default)]
+    pub heard_ms: Option<u64>,
+    /// By how much its clock is ahead of that of the node that answered.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
+    #[serde(default)]
+    pub certificate_expires_at: Option<String>,
+    #[serde(default)]
+    pub certificate_term_s: Option<u64>,
+    /// Age of a checkpoint that should have been written anew long ago.
+    #[serde(default)]
+    pub checkpoint_overdue_s: Option<u64>,
+    /// Logs and states that it found damaged since it started.
+    #[serde(default)]
+    pub damaged: Option<u64>,
     #[serde(default)]
     pub shards_led: Option<u64>,
     #[serde(default)]
@@ -53,6 +88,13 @@ pub struct NodeView {
     pub weight: Option<u64>,
 }
 
+/// Versions of the wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct WireRange {
+    pub min: u16,
+    pub max: u16,
+}
+
 /// A replica on its way.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct MoveView {
@@ -61,6 +103,12 @@ pub struct MoveView {
     pub node: String,
     /// `joining` or `leaving`.
     pub direction: String,
+    /// What it does at the moment, for people.
+    #[serde(default)]
+    pub stage: String,
+    /// Entries that it misses.
+    #[serde(default)]
+    pub lag: Option<u64>,
 }
 
 /// What is wanted of a node.
@@ -110,7 +158,12 @@ pub struct ShardView {
     #[serde(default, deserialize_with = "optional_text")]
     pub leader: Option<String>,
     #[serde(default)]
+    pub preferred: String,
+    #[serde(default)]
     pub replicas: Vec<ReplicaView>,
+    /// How many of them should vote.
+    #[serde(default)]
+    pub voters_wanted: usize,
     #[serde(default)]
     pub epoch: Value,
     #[serde(default)]
@@ -133,9 +186,11 @@ pub struct ReplicaView {
     pub replica_id: Value,
     /// `voter` or `learner`.
     pub role: String,
-    /// Entries behind the leader, where the node that was asked leads.
+    /// Entries behind the leader.
     #[serde(default)]
     pub lag: Option<u64>,
+    #[serde(default)]
+    pub applied: Option<u64>,
 }
 
 /// A token with which one node may join.

@@ -9,6 +9,7 @@ use crate::limits::{Payer, Returned, Slot};
 use crate::nodes::{self, LifeId, Registration};
 use crate::owner::{Epoch, OpenOwner};
 use crate::plans::{Overrides, Shipped};
+use crate::versions::Wire;
 use crate::{Name, Stamp, Time, tenants, usage};
 
 fn entry(command: Command) -> Entry {
@@ -42,6 +43,7 @@ fn golden_bytes_stay() {
         http: "http://127.0.0.1:7700".to_owned(),
         peer: "127.0.0.1:7800".to_owned(),
         version: "0.0.0".to_owned(),
+        wire: Wire { min: 1, max: 2 },
         labels: [(Name::parse("zone").unwrap(), "a".to_owned())].into(),
         weight: 2,
         key: [0; 32],
@@ -97,6 +99,18 @@ fn every_flipped_bit_is_refused() {
     for len in 0..frame.len() {
         assert!(decode::<Entry>(&frame[..len]).is_err(), "length {len}");
     }
+}
+
+#[test]
+fn a_newer_frame_is_told_from_a_damaged_one() {
+    let mut newer = encode(&entry(Command::Marker)).unwrap();
+    newer[0] = VERSION + 1;
+    assert_eq!(understand(&newer), Err(CodecError::Checksum), "a bit that flipped");
+    let sum = checksum(&newer);
+    newer[1..5].copy_from_slice(&sum.to_le_bytes());
+    let got = VERSION + 1;
+    assert_eq!(understand(&newer), Err(CodecError::Version { got }));
+    assert_eq!(decode::<Entry>(&newer), Err(CodecError::Version { got }));
 }
 
 #[test]

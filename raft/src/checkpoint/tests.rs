@@ -260,3 +260,32 @@ fn a_state_with_a_row_less_is_not_taken() {
     drop(staged);
     assert!(!path.exists());
 }
+
+#[test]
+fn a_checkpoint_of_another_release_is_told_from_a_damaged_one() {
+    let dir = TempDir::new().unwrap();
+    let mut world = World::new();
+    world.create(1);
+    world.write(&open(&dir).0);
+    let file = dir.path().join("3.redb");
+    let change = |head: &dyn Fn(&mut Vec<u8>)| {
+        let database = open_file(&file, false).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut table = transaction.open_table(HEAD).unwrap();
+            let mut bytes = table.get(()).unwrap().unwrap().value().to_vec();
+            head(&mut bytes);
+            table.insert((), bytes.as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+    };
+    let refusal = || Checkpoint::open(dir.path(), GROUP, REPLICA).map(drop).unwrap_err();
+    // Whatever a newer release writes behind the number.
+    change(&|bytes| *bytes = [&(FORMAT + 1).to_le_bytes()[..], b"another head"].concat());
+    let CheckpointError::Version { format, .. } = refusal() else { panic!("{}", refusal()) };
+    assert_eq!(format, FORMAT + 1);
+    change(&|bytes| bytes[..4].copy_from_slice(&FORMAT.to_le_bytes()));
+    assert!(matches!(refusal(), CheckpointError::Damaged { .. }));
+    change(&|bytes| bytes.truncate(3));
+    assert!(matches!(refusal(), CheckpointError::Damaged { .. }));
+}

@@ -71,6 +71,8 @@ fn is_remembered(refusal: &Refusal) -> bool {
         | Refusal::Moving { .. }
         | Refusal::BreaksQuorum { .. }
         | Refusal::NoVoter { .. }
+        | Refusal::Unspoken { .. }
+        | Refusal::NotRaised { .. }
         | Refusal::Initialised => true,
         Refusal::NotFound
         | Refusal::NoTenant

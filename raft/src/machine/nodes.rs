@@ -96,6 +96,7 @@ fn change(map: &mut Map, now: Time, command: Command) -> Outcome {
         Command::RemoveNode { node } => changes::remove_node(map, node),
         Command::Mark => Ok(Reply::Marked),
         Command::SetPlan { plan, if_version } => set_plan(map, *plan, if_version),
+        Command::RaiseWire { to } => raise_wire(map, to),
     }
 }
 
@@ -110,6 +111,7 @@ fn bootstrap(
         return Err(Refusal::Exists);
     }
     let id = NodeId(1);
+    let wire = registration.wire.max;
     let node = Node { id, registration, joined_at: now, state: State::Active, lost: false };
     let alone = |group: u32| {
         let replica = ReplicaId(u64::from(group) + 1);
@@ -133,6 +135,7 @@ fn bootstrap(
         next_node: 2,
         next_replica: u64::from(SHARDS) + 2,
         plans: Shipped::ALL.map(Shipped::plan).map(|plan| (plan.name.clone(), plan)).into(),
+        wire,
     };
     book.map.insert((), map);
     Ok(Reply::Node(Box::new(node)))
@@ -152,6 +155,21 @@ fn set_plan(map: &mut Map, plan: Plan, if_version: Option<u64>) -> Outcome {
     Ok(Reply::Plan(Box::new(plan)))
 }
 
+/// Never lowered: what was written since could not be read.
+fn raise_wire(map: &mut Map, to: u16) -> Outcome {
+    let spoken = map.nodes.values().all(|node| node.registration.wire.speaks(to));
+    if to <= map.wire || !spoken {
+        return Err(Refusal::NotRaised { active: map.wire, to });
+    }
+    map.wire = to;
+    Ok(Reply::Done)
+}
+
+fn speaks(map: &Map, registration: &Registration) -> Result<(), Refusal> {
+    let (active, speaks) = (map.wire, registration.wire);
+    if speaks.speaks(active) { Ok(()) } else { Err(Refusal::Unspoken { active, speaks }) }
+}
+
 fn issue(map: &mut Map, now: Time, token: Digest, expires_at: Time) -> Outcome {
     map.tokens.retain(|_, token| now < token.expires_at);
     if map.tokens.len() >= TOKENS_MAX {
@@ -164,7 +182,9 @@ fn issue(map: &mut Map, now: Time, token: Digest, expires_at: Time) -> Outcome {
 
 fn join(map: &mut Map, now: Time, token: Digest, registration: Registration) -> Outcome {
     let known = map.tokens.get(&token).filter(|token| now < token.expires_at);
-    if let Some(node) = known.ok_or(Refusal::BadToken)?.used_by {
+    let used_by = known.ok_or(Refusal::BadToken)?.used_by;
+    speaks(map, &registration)?;
+    if let Some(node) = used_by {
         return joined_before(map, node, registration);
     }
     if map.nodes.len() >= NODES_MAX {
@@ -196,12 +216,14 @@ fn joined_before(map: &mut Map, id: NodeId, registration: Registration) -> Outco
 
 /// Only a restart of the registered start takes its place. The key of a node never changes.
 fn register(map: &mut Map, id: NodeId, registration: Registration, before: Vec<LifeId>) -> Outcome {
+    let spoken = speaks(map, &registration);
     let node = map.nodes.get_mut(&id).ok_or(Refusal::NotFound)?;
     let Registration { incarnation, life, pin, .. } = registration;
     let standing = node.registration.standing(&Start { incarnation, life, before });
     if !matches!(standing, Standing::Current | Standing::Next) || pin != node.registration.pin {
         return Err(Refusal::Exists);
     }
+    spoken?;
     node.registration = registration;
     node.lost = false;
     Ok(Reply::Node(Box::new(node.clone())))

@@ -10,7 +10,7 @@ use protocol::{NodeId, ReplicaId};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{CAUGHT_UP, Sight, change};
+use super::{CAUGHT_UP, Move, Sight, Stage, change};
 use crate::failpoint;
 use crate::group::{Group, MemberView};
 use crate::node::Host;
@@ -40,6 +40,17 @@ enum Act {
     /// The voter stays as a learner if it may.
     Demote(ReplicaId, bool),
     Drop(ReplicaId),
+}
+
+impl Act {
+    fn step(self) -> Move {
+        match self {
+            Self::Add(..) => Move::Add,
+            Self::Promote(_) => Move::Promote,
+            Self::Demote(..) => Move::Demote,
+            Self::Drop(_) => Move::Drop,
+        }
+    }
 }
 
 impl<S: Sight> Step<'_, S> {
@@ -178,6 +189,7 @@ impl<S: Sight> Step<'_, S> {
 
     async fn perform(&self, act: Act) {
         info!(group = %self.group.id(), ?act, "membership step");
+        self.host.moves().note(act.step(), Stage::Begun);
         let raft = self.group.raft();
         let one = |replica: ReplicaId| BTreeSet::from([replica.0]);
         let changed = match act {
@@ -201,6 +213,7 @@ impl<S: Sight> Step<'_, S> {
                 raft.change_membership(change, true).await.map(drop)
             }
         };
+        self.host.moves().ended(act.step(), changed.is_ok());
         if let Err(error) = changed {
             debug!(group = %self.group.id(), ?act, %error, "membership not changed");
         }

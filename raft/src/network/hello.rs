@@ -1,10 +1,12 @@
 //! What two nodes say to each other first, once TLS has shown who they are: what the connection is
 //! for, and which start of a node this is. Invariant: nothing but a reason is told to a node that the
-//! cluster map does not let in.
+//! cluster map does not let in. The bytes of these messages are the same in every release: they are
+//! how two releases find out about each other.
 
 use std::io;
 
 use protocol::nodes::{LifeId, Start};
+use protocol::versions::Wire;
 use protocol::{NodeId, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client, server};
 
 use super::refusal::Reason;
-use super::trust::{self, Trust};
+use super::trust::{self, Identity, Trust};
 use super::{Class, Stream};
 
 /// A first message is short; nobody gets more memory than this before it is read. 64 lives fit.
@@ -25,6 +27,8 @@ struct Hello {
     to: NodeId,
     class: Class,
     start: Start,
+    /// What the dialer's build speaks.
+    wire: Wire,
 }
 
 /// What an acceptor answers.
@@ -59,8 +63,8 @@ pub(super) async fn dial(
         trust.refusals().note_dialled(address, to, reason);
     }
     let mut stream = met?;
-    let start = trust.identity().start.clone();
-    send(&mut stream, &Hello { to, class, start }).await?;
+    let Identity { start, wire, .. } = trust.identity().clone();
+    send(&mut stream, &Hello { to, class, start, wire }).await?;
     match receive(&mut stream).await? {
         Welcome::Member { incarnation, life } => {
             let start = trust::start_of(incarnation, life);
@@ -155,6 +159,7 @@ fn judge(
     if hello.to != me.node {
         return Err(Reason::Name);
     }
+    trust.hear(hello.wire)?;
     if hello.class == Class::Join || !trust::speaks(alpn, hello.class) {
         return Err(Reason::Hello);
     }

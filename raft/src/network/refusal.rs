@@ -51,11 +51,13 @@ pub enum Reason {
     Late,
     #[error("too many unfinished handshakes")]
     Crowded,
+    #[error("its build does not speak the wire version of the cluster: start the newer release")]
+    Wire,
 }
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoTls,
         Self::NoCertificate,
         Self::Authority,
@@ -69,6 +71,7 @@ impl Reason {
         Self::Hello,
         Self::Late,
         Self::Crowded,
+        Self::Wire,
     ];
 
     /// The name in metrics.
@@ -88,12 +91,13 @@ impl Reason {
             Self::Hello => "hello",
             Self::Late => "late",
             Self::Crowded => "crowded",
+            Self::Wire => "wire",
         }
     }
 
     /// Whether it will never be otherwise for the process that is refused.
     pub(super) fn is_final(self) -> bool {
-        matches!(self, Self::Removed | Self::Over)
+        matches!(self, Self::Removed | Self::Over | Self::Wire)
     }
 
     /// The reason in an error of the handshake, if a decision was made and not merely a loss.

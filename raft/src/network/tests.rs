@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use protocol::nodes::{Directory, LifeId, Node, Registration, State};
+use protocol::versions::Wire;
 use protocol::{ClusterId, GroupId, NodeId, Time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -67,6 +68,7 @@ impl Cluster {
             http: String::new(),
             peer: String::new(),
             version: String::new(),
+            wire: Wire::OURS,
             labels: BTreeMap::new(),
             weight: 1,
             key: [0; 32],
@@ -93,7 +95,7 @@ impl Cluster {
     /// A node that shows a good certificate, whatever the map says of it.
     fn trust(&self, node: u64, key: NodeKey, term: Duration) -> Arc<Trust> {
         let start = Start { incarnation: 1, life: LifeId(u128::from(node)), before: Vec::new() };
-        let identity = Identity { cluster: self.id, node: NodeId(node), start };
+        let identity = Identity { cluster: self.id, node: NodeId(node), start, wire: Wire::OURS };
         let keys = Keys { authority: self.authority.clone(), key, term };
         Trust::new(identity, keys, wall).unwrap()
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use protocol::nodes::{Directory, LifeId, Standing, Start};
+use protocol::versions::Wire;
 use protocol::{ClusterId, Digest, NodeId, Time};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
@@ -40,6 +41,8 @@ pub struct Identity {
     pub node: NodeId,
     /// This start of it.
     pub start: Start,
+    /// What its build speaks.
+    pub wire: Wire,
 }
 
 /// What a node proves itself with.
@@ -149,6 +152,12 @@ impl Trust {
     #[must_use]
     pub fn expires_at(&self) -> Time {
         self.shown.get().1
+    }
+
+    /// How long a certificate is valid.
+    #[must_use]
+    pub fn term(&self) -> Duration {
+        self.keys.term
     }
 
     /// What was refused so far.
@@ -263,6 +272,12 @@ impl Trust {
     /// be: the meta group decides when it registers.
     pub(super) fn place(&self, node: NodeId, start: &Start) -> Result<(), Reason> {
         place(&self.directory.borrow(), node, start)
+    }
+
+    /// Whether a build can take part in what is spoken here.
+    pub(super) fn hear(&self, wire: Wire) -> Result<(), Reason> {
+        let active = self.directory.borrow().wire;
+        if active == 0 || wire.speaks(active) { Ok(()) } else { Err(Reason::Wire) }
     }
 
     /// Returns when a connection of that start of a node must end.

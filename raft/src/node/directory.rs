@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::codec::CodecError;
 use protocol::nodes::{Directory, Map};
 use protocol::{GroupId, NodeId, codec};
 use tracing::warn;
@@ -19,17 +20,48 @@ const DOUBT_PAUSE: Duration = Duration::from_millis(250);
 /// How often one of the peers is asked without any doubt.
 const LOOK_AROUND: Duration = Duration::from_secs(3);
 
+/// Why the saved directory of peers cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("{}: {cause}", file.display())]
+    Io { file: PathBuf, cause: io::Error },
+    /// Written by another release.
+    #[error("{}: {cause}", file.display())]
+    Version { file: PathBuf, cause: CodecError },
+}
+
 /// The directory of the last run, kept beside the log: a cluster that starts as a whole must find
 /// and check itself before it has elected anybody. What is damaged is left out, with a warning: the
-/// map in the log has it too, once somebody leads.
-pub async fn saved_directory(data: &Path) -> io::Result<Directory> {
-    match tokio::fs::read(file(data)).await {
-        Ok(bytes) => Ok(codec::decode(&bytes).unwrap_or_else(|error| {
-            warn!(%error, "the saved directory of peers is damaged and left out");
-            Directory::default()
-        })),
+/// map in the log has it too, once somebody leads. What a newer release wrote is an error.
+pub async fn saved_directory(data: &Path) -> Result<Directory, DirectoryError> {
+    let file = file(data);
+    match tokio::fs::read(&file).await {
+        Ok(bytes) => read(file, &bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Directory::default()),
-        Err(error) => Err(error),
+        Err(cause) => Err(DirectoryError::Io { file, cause }),
+    }
+}
+
+/// The version of the wire that the cluster spoke when the node was last in it, if that is known. Like
+/// [`saved_directory`], for those who only look.
+pub fn saved_wire(data: &Path) -> Result<Option<u16>, DirectoryError> {
+    let file = file(data);
+    let directory = match std::fs::read(&file) {
+        Ok(bytes) => read(file, &bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(DirectoryError::Io { file, cause }),
+    };
+    Ok(Some(directory.wire).filter(|&wire| wire > 0))
+}
+
+fn read(file: PathBuf, bytes: &[u8]) -> Result<Directory, DirectoryError> {
+    match codec::decode(bytes) {
+        Ok(directory) => Ok(directory),
+        Err(cause @ CodecError::Version { .. }) => Err(DirectoryError::Version { file, cause }),
+        Err(error) => {
+            warn!(%error, "the saved directory of peers is damaged and left out");
+            Ok(Directory::default())
+        }
     }
 }
 
@@ -41,7 +73,8 @@ impl Host {
     pub(super) async fn learn_directory(&self, map: &Map) {
         let directory = map.directory();
         let trust = self.peers.trust();
-        if directory.nodes != trust.directory().nodes
+        let known = trust.directory();
+        if (&directory.nodes, directory.wire) != (&known.nodes, known.wire)
             && let Err(error) = self.save_directory(&directory).await
         {
             // Only a start without any elected leader needs the file; the map itself is in the log.

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use protocol::nodes::{Command, LifeId, Map, REPLICAS, Registration, SHARDS, Secrets, State, ZONE};
+use protocol::versions::Wire;
 use protocol::{
     ClusterId, Digest, Entry, GroupId, Name, NodeId, Outcome, Proposal, Refusal, Stamp, Time,
 };
@@ -21,6 +22,7 @@ fn registration(zone: Option<u8>, weight: u32) -> Registration {
         http: String::new(),
         peer: String::new(),
         version: "0.0.0".to_owned(),
+        wire: Wire::OURS,
         labels: zone.into_iter().collect(),
         weight,
         key: [0; 32],

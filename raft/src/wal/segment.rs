@@ -22,7 +22,7 @@ use super::{
 
 /// Where the first record of a segment stands.
 pub(super) const HEADER_BYTES: u64 = 64;
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) use protocol::versions::LOG_SEGMENT as FORMAT_VERSION;
 const MAGIC: &[u8; 8] = b"skepwal\n";
 const ZEROS_BYTES: usize = 256 << 10;
 

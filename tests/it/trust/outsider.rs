@@ -46,7 +46,11 @@ pub(super) fn forged(
     let start = Start { incarnation: 1000, life: LifeId(7), before: Vec::new() };
     let key = NodeKey::generate()?;
     let keys = Keys { authority, key, term: Duration::from_secs(600) };
-    let trust = Trust::new(Identity { cluster, node, start }, keys, wall)?;
+    let trust = Trust::new(
+        Identity { cluster, node, start, wire: protocol::versions::Wire::OURS },
+        keys,
+        wall,
+    )?;
     Ok(Peers::new(trust, dial))
 }
 

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = protocol::versions::CURSOR;
 /// Half of SHA-256 is as much as a forger has to guess.
 const TAG_BYTES: usize = 16;
 

@@ -214,3 +214,24 @@ async fn silent_connections_keep_nobody_out() {
     counted(&two, Reason::Crowded).await;
     counted(&two, Reason::Late).await;
 }
+
+#[tokio::test]
+async fn a_build_that_does_not_speak_what_is_spoken_is_refused_for_good() {
+    let mut cluster = Cluster::new(1);
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    let address = listen(&two).await;
+    let mut directory = cluster.at(&address);
+    directory.wire = Wire::OURS.max + 1;
+    two.learn(directory);
+    // What this build says of itself; its own directory is that of a cluster before the change.
+    one.learn(cluster.at(&address));
+    let peers = Peers::new(Arc::clone(&one), BTreeMap::new());
+    assert_eq!(peers.claim().await, Err(Reason::Wire));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), one.over()).await, Ok(Reason::Wire));
+    let newer = Wire { min: 1, max: Wire::OURS.max + 1 };
+    let identity = Identity { wire: newer, ..one.identity().clone() };
+    let (authority, term) = (cluster.authority.clone(), Duration::from_secs(60));
+    let newer = Trust::new(identity, Keys { authority, key: cluster.key(1), term }, wall).unwrap();
+    newer.learn(cluster.at(&address));
+    assert_eq!(Peers::new(newer, BTreeMap::new()).claim().await, Ok(()));
+}
