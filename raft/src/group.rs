@@ -29,6 +29,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a hand-over may take before proposals are taken again.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// No leader was heard since the replica was started.
+const NEVER: u64 = u64::MAX;
+
 /// Why there is no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
@@ -88,7 +91,7 @@ pub(crate) struct Inner {
     leadership: watch::Receiver<Leadership>,
     written: watch::Receiver<Option<Figures>>,
     started: Instant,
-    /// Milliseconds from the start to when its leader was heard last.
+    /// Milliseconds from the start to when its leader was heard last; [`NEVER`] before the first time.
     heard_ms: AtomicU64,
     /// Whether openraft's own clock goes.
     ticks: AtomicBool,
@@ -141,7 +144,7 @@ impl Group {
             leadership,
             written,
             started: Instant::now(),
-            heard_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(NEVER),
             ticks: AtomicBool::new(true),
             stopped,
         };
@@ -162,10 +165,12 @@ impl Group {
         self.inner.heard_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// Since the leader was heard last, or the replica was started.
+    /// Since the leader was heard last.
     pub(crate) fn silence(&self) -> Duration {
-        let heard = Duration::from_millis(self.inner.heard_ms.load(Ordering::Relaxed));
-        self.inner.started.elapsed().saturating_sub(heard)
+        match self.inner.heard_ms.load(Ordering::Relaxed) {
+            NEVER => Duration::MAX,
+            heard => self.inner.started.elapsed().saturating_sub(Duration::from_millis(heard)),
+        }
     }
 
     /// Lets openraft's clock for this group go or stand still.
