@@ -71,13 +71,21 @@ struct Lease {
 
 /// Wakes the coordinator when there may be work, until it is gone.
 pub(crate) fn watch(owned: &Owned, coordinator: BoundedRef<Message>) {
-    let mut effects = owned.group.effects();
+    let (mut effects, group) = (owned.group.effects(), owned.group.clone());
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut idle = false;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => {
+                    // Once more after the last job has ended, then not until there is one.
+                    let was_idle = idle;
+                    idle = group.view().jobs.open().next().is_none();
+                    if idle && was_idle {
+                        continue;
+                    }
+                }
                 effect = effects.recv() => match effect {
                     // One that was missed is seen in the state.
                     Ok(Effect::Dispatch) | Err(RecvError::Lagged(_)) => {}

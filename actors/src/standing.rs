@@ -1,4 +1,4 @@
-//! How a node stands, told to the others every 100 ms, and what they make of it.
+//! How a node stands, told to the others every 100 ms when that changes, and what they make of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ use protocol::nodes::{Command, State};
 use protocol::{GroupId, NodeId, codec};
 use raft::members::Sight;
 use raft::{Group, Host};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::blobs::Kept;
@@ -20,8 +21,10 @@ use crate::remote::{Envelope, PeerState, PeerTransport};
 use crate::slots::Slots;
 use crate::work::Runner;
 
-/// How often a node says how it stands.
+/// How often a node says how it stands, if anything changed;
 const INTERVAL: Duration = Duration::from_millis(100);
+/// and if nothing did. Whoever is silent for a second counts as gone.
+const REPEAT: Duration = Duration::from_millis(400);
 /// How long a peer may take to hear that this node stops.
 const STOP_TIMEOUT_MS: u32 = 500;
 
@@ -124,27 +127,35 @@ impl Mouth {
     /// To all others.
     pub(crate) async fn tell(self, transport: Arc<dyn PeerTransport>) {
         let mut ticks = tokio::time::interval(INTERVAL);
+        let mut told = (Load::default(), Vec::new(), Instant::now());
         loop {
             ticks.tick().await;
-            let Some(envelope) = self.envelope() else { continue };
-            for peer in peers_up(&transport) {
+            let (load, peers) = (self.load(), peers_up(&transport));
+            let same = load.is_as(&told.0) && peers == told.1;
+            if same && told.2.elapsed() < REPEAT {
+                continue;
+            }
+            let Some(envelope) = self.envelope(&load) else { continue };
+            for &peer in &peers {
                 if let Err(error) = transport.post(peer, envelope.clone()) {
                     // The next word replaces this one.
                     debug!(peer, %error, "load not told");
                 }
             }
+            told = (load, peers, Instant::now());
         }
     }
 
-    fn envelope(&self) -> Option<Envelope> {
-        let load = codec::encode(&self.load()).ok()?;
+    fn envelope(&self, load: &Load) -> Option<Envelope> {
+        let load = codec::encode(load).ok()?;
         Some(Envelope::new(KIND_LOAD, self.inner.me.node.0, Bytes::from(load)))
     }
 
     /// Says that this node stops; on return every peer that answers has heard it.
     pub(crate) async fn stop(&self, transport: Option<&Arc<dyn PeerTransport>>) {
         self.inner.stopping.store(true, Ordering::Release);
-        let (Some(transport), Some(mut envelope)) = (transport, self.envelope()) else { return };
+        let envelope = self.envelope(&self.load());
+        let (Some(transport), Some(mut envelope)) = (transport, envelope) else { return };
         envelope.deadline_remaining_ms = STOP_TIMEOUT_MS;
         let told = peers_up(transport).into_iter().map(|peer| {
             let envelope = envelope.clone();

@@ -4,9 +4,11 @@
 
 mod answer;
 mod bare;
+mod checkpoints;
 mod cpu;
 mod etcd;
 mod figures;
+mod growth;
 mod http;
 mod limits;
 mod load;
@@ -44,9 +46,13 @@ enum Command {
     Limits(limits::Plan),
     /// What many tenants and keys cost: making, memory, decisions, restarts
     Scale(scale::Plan),
+    /// The state of one group on disk: all of it, what changed, and a start
+    Checkpoints(checkpoints::Plan),
+    /// What added nodes are worth: jobs on one, two, three and five
+    Growth(growth::Plan),
     /// The write-ahead log alone beside write + fdatasync
     Wal(wal::Plan),
-    /// All of them but `scale`, with their defaults
+    /// All of them but `scale`, `checkpoints` and `growth`, with their defaults
     All,
     /// One process of `proposals`
     #[command(hide = true)]
@@ -73,6 +79,10 @@ async fn run(command: Command) -> Result<()> {
         Command::Http(plan) => http::run(&plan).await,
         Command::Limits(plan) => limits::run(&plan).await,
         Command::Scale(plan) => scale::run(&plan).await,
+        Command::Growth(plan) => growth::run(&plan).await,
+        Command::Checkpoints(plan) => {
+            tokio::task::spawn_blocking(move || checkpoints::run(&plan)).await?
+        }
         Command::Wal(plan) => wal::run(&plan).await,
         Command::All => all().await,
         Command::RaftNode(arguments) => replicas::process::run(arguments).await,

@@ -2,6 +2,7 @@
 //! first touch of one, and a restart. Invariant: what is compared with an empty cluster was measured on
 //! this one, before the first tenant of the population was made.
 
+mod catch_up;
 mod cold;
 mod decisions;
 mod memory;
@@ -24,6 +25,8 @@ use restart::Restarts;
 
 /// Every other tenant is of the other kind.
 const KINDS: [Limits; 2] = [Limits::None, Limits::Vast];
+/// Killed alone.
+const VICTIM: usize = 2;
 /// The node that is asked.
 const ASKED: usize = 0;
 
@@ -98,9 +101,9 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     memory.look("decisions", &skep, Some(&population)).await?;
     restarts.measure("tenants and keys", &mut skep, few.key()).await?;
     memory.look_fresh("tenants and keys", &skep, Some(&population)).await?;
-
     restarts.tell();
     memory.tell();
+    catch_up::run(plan, &mut skep, &mut population).await?;
     ensure!(wrong.is_none(), "{}", wrong.unwrap_or_default());
     skep.stop().await
 }

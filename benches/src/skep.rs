@@ -14,8 +14,7 @@ use tokio::time::Instant;
 use crate::table::line;
 
 const NODES: usize = 3;
-/// Shards that every node leads once leadership is spread evenly: 16 over 3.
-const LED_MIN: usize = 5;
+const SHARDS: usize = 16;
 const SPREAD_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(200);
 /// Tenants until one is led where it should be; each fails with a chance of 2 in 3 at most.
@@ -70,12 +69,17 @@ pub(crate) struct Tenant {
 impl Skep {
     /// Starts the nodes and waits until each leads its share.
     pub(crate) async fn start() -> Result<Skep> {
+        Self::start_with(NODES, &[]).await
+    }
+
+    /// The same with another number of nodes, and settings.
+    pub(crate) async fn start_with(nodes: usize, settings: &[String]) -> Result<Skep> {
         let directory = tempfile::Builder::new().prefix("skep-bench-").tempdir()?;
         let cluster = Cluster::open(Spec {
             binary: binary()?,
             directory: directory.path().to_owned(),
-            ports: free_ports(NODES)?,
-            settings: Vec::new(),
+            ports: free_ports(nodes)?,
+            settings: settings.to_vec(),
             arguments: Vec::new(),
             own_groups: false,
             outlive: false,
@@ -87,11 +91,16 @@ impl Skep {
     }
 
     pub(crate) fn pids(&self) -> Vec<u32> {
-        (0..NODES).filter_map(|i| self.cluster.pid(i)).collect()
+        (0..self.nodes()).filter_map(|i| self.cluster.pid(i)).collect()
     }
 
     pub(crate) fn nodes(&self) -> usize {
         self.cluster.len()
+    }
+
+    /// The nodes whose processes run.
+    pub(crate) fn alive(&self) -> Vec<usize> {
+        (0..self.cluster.len()).filter(|i| self.cluster.is_alive(*i)).collect()
     }
 
     pub(crate) fn admin_key(&self) -> Result<String> {
@@ -125,6 +134,11 @@ impl Skep {
         lengths.sum()
     }
 
+    /// Where the nodes are.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.cluster.urls()
+    }
+
     /// `host:port` of node `i`.
     pub(crate) fn address(&self, i: usize) -> String {
         self.cluster.url(i).replace("http://", "")
@@ -133,10 +147,15 @@ impl Skep {
     /// The metrics of each node.
     pub(crate) async fn metrics(&self) -> Result<Vec<String>> {
         let mut pages = Vec::new();
-        for i in 0..NODES {
-            pages.push(self.cluster.admin_of(i)?.metrics().await?.body);
+        for i in 0..self.nodes() {
+            pages.push(self.metrics_of(i).await?);
         }
         Ok(pages)
+    }
+
+    /// The metrics of a node.
+    pub(crate) async fn metrics_of(&self, i: usize) -> Result<String> {
+        Ok(self.cluster.admin_of(i)?.metrics().await?.body)
     }
 
     /// Makes a tenant.
@@ -190,6 +209,21 @@ impl Skep {
         Ok(self.cluster.admin()?.cluster().await?.body)
     }
 
+    /// Waits until a node that runs leads each shard.
+    pub(crate) async fn wait_led(&self) -> Result<()> {
+        let alive: Vec<String> = self.alive().into_iter().map(|i| self.cluster.name(i)).collect();
+        let deadline = Instant::now() + SPREAD_WITHIN;
+        loop {
+            let view = self.view().await?;
+            let led = |leader: Option<&str>| alive.iter().any(|name| Some(name.as_str()) == leader);
+            if view.shards.iter().all(|shard| led(shard.leader.as_deref())) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "a shard has no leader in {SPREAD_WITHIN:?}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Waits until each node leads its share.
     pub(crate) async fn wait_spread(&self) -> Result<()> {
         let deadline = Instant::now() + SPREAD_WITHIN;
@@ -200,7 +234,8 @@ impl Skep {
                 let shards = view.shards.iter().filter(|shard| shard.id != "0");
                 shards.filter(|shard| led(shard.leader.as_deref())).count()
             };
-            if view.nodes.iter().filter(|node| led(&node.id) >= LED_MIN).count() == NODES {
+            let least = SHARDS / self.nodes();
+            if view.nodes.iter().filter(|node| led(&node.id) >= least).count() == self.nodes() {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "leadership is not spread in {SPREAD_WITHIN:?}");

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -87,6 +87,11 @@ pub(crate) struct Inner {
     proposer: Proposer,
     leadership: watch::Receiver<Leadership>,
     written: watch::Receiver<Option<Figures>>,
+    started: Instant,
+    /// Milliseconds from the start to when its leader was heard last.
+    heard_ms: AtomicU64,
+    /// Whether openraft's own clock goes.
+    ticks: AtomicBool,
     /// The replica is stopped on purpose.
     stopped: Arc<AtomicBool>,
 }
@@ -127,7 +132,19 @@ impl Group {
                 dead.send_replace(Some(id));
             }
         });
-        let inner = Inner { id, replica, raft, shared, proposer, leadership, written, stopped };
+        let inner = Inner {
+            id,
+            replica,
+            raft,
+            shared,
+            proposer,
+            leadership,
+            written,
+            started: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            ticks: AtomicBool::new(true),
+            stopped,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -136,6 +153,25 @@ impl Group {
         self.inner.stopped.store(true, Ordering::Release);
         if let Err(error) = self.inner.raft.shutdown().await {
             debug!(group = %self.inner.id, %error, "the Raft core ended badly");
+        }
+    }
+
+    /// An append of the leader was taken.
+    pub(crate) fn heard(&self) {
+        let ms = self.inner.started.elapsed().as_millis() as u64;
+        self.inner.heard_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Since the leader was heard last, or the replica was started.
+    pub(crate) fn silence(&self) -> Duration {
+        let heard = Duration::from_millis(self.inner.heard_ms.load(Ordering::Relaxed));
+        self.inner.started.elapsed().saturating_sub(heard)
+    }
+
+    /// Lets openraft's clock for this group go or stand still.
+    pub(crate) fn tick(&self, on: bool) {
+        if self.inner.ticks.swap(on, Ordering::Relaxed) != on {
+            self.inner.raft.runtime_config().tick(on);
         }
     }
 

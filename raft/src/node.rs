@@ -34,6 +34,7 @@ use crate::wal::Wal;
 mod directory;
 mod losses;
 mod meta;
+mod pulse;
 pub(crate) mod residence;
 mod service;
 
@@ -173,6 +174,7 @@ impl Host {
             peers,
         });
         host.host_known(hosted).await?;
+        host.runtime.spawn(Arc::clone(&host).pulse());
         Ok(host)
     }
 

@@ -35,8 +35,8 @@ pub enum Standing {
     Stopping,
 }
 
-/// What a node says of itself every 100 ms; the last word counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a node says of itself every 100 ms, or 400 when nothing changes; the last word counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     pub slots: u32,
     /// Documents that wait or run.
@@ -64,6 +64,11 @@ impl Load {
     #[must_use]
     pub fn documents_per_s(&self) -> f64 {
         f64::from(self.slots.max(1)) * 1e6 / self.document_us.max(1) as f64
+    }
+
+    /// Whether nothing but the time is different.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        Self { wall: other.wall, ..self.clone() } == *other
     }
 }
 

@@ -113,8 +113,25 @@ async fn obey(group: &Group) -> Result<()> {
     Ok(())
 }
 
+/// A node that is alone, with the groups that are in its directory, or the first of a cluster.
+pub(crate) async fn alone(storage: Storage) -> Result<Arc<Host>> {
+    let (wal, found) = Wal::open(&storage.data)?;
+    let key = NodeKey::generate()?;
+    let registration = registration("127.0.0.1:0", key.pin());
+    let arguments = Arguments { data: storage.data.clone(), number: 0, join: None };
+    let membership = Membership::find(&arguments, key, &registration).await?;
+    let peers = Peers::new(Arc::clone(&membership.trust), BTreeMap::new());
+    let runtime = tokio::runtime::Handle::current();
+    let is_new = found.groups.is_empty();
+    let host = Host::open(wal, found.groups, peers, runtime, storage, wall).await?;
+    if is_new {
+        membership.take(&host, registration).await?;
+    }
+    Ok(host)
+}
+
 /// Wall time, as a node's actors stamp their commands with it.
-fn wall() -> Time {
+pub(crate) fn wall() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(since.as_millis() as u64)
 }
@@ -299,9 +316,17 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
     if group.view().tenants.get(TENANT).is_some() {
         return Ok(());
     }
+    let proposal = Proposal::new(Stamp::at(wall()), new_tenant(TENANT));
+    group.propose(epoch, proposal).await?.outcome?;
+    Ok(())
+}
+
+/// A tenant without limits, with its first key.
+pub(crate) fn new_tenant(id: TenantId) -> Command {
     let unlimited = Override::Unlimited;
+    let name = Name::parse("bench").unwrap_or_else(|_| unreachable!("a name"));
     let new = tenants::NewTenant {
-        name: Name::parse("bench")?,
+        name: name.clone(),
         plan: Shipped::Enterprise.plan(),
         overrides: Overrides {
             rate: unlimited,
@@ -317,7 +342,7 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
         time_zone: None,
         region: None,
         key: NewKey {
-            name: Name::parse("bench")?,
+            name,
             digest: Digest([0; 32]),
             prefix: "sk_live_…0000".to_owned(),
             scopes: Scopes::all(),
@@ -325,8 +350,5 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
             expires_at: None,
         },
     };
-    let command = Command::Tenant(TENANT, tenants::Command::Create(Box::new(new)));
-    let applied = group.propose(epoch, Proposal::new(Stamp::at(wall()), command)).await?;
-    applied.outcome?;
-    Ok(())
+    Command::Tenant(id, tenants::Command::Create(Box::new(new)))
 }

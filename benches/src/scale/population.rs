@@ -40,9 +40,14 @@ impl Population {
 
     /// Makes the other keys of every tenant.
     pub(super) async fn make_keys(&mut self, plan: &Plan, skep: &Skep) -> Result<()> {
-        let ids: Vec<String> = self.tenants.iter().map(|made| made.id.clone()).collect();
-        let wanted = ids.len() * plan.keys_per_tenant.saturating_sub(1);
-        let (_, made) = Work::new(What::Keys(ids), wanted, plan, skep)?.run().await?;
+        let wanted = self.tenants.len() * plan.keys_per_tenant.saturating_sub(1);
+        self.make_more(plan, skep, wanted).await
+    }
+
+    /// Makes this many more keys, one of each tenant in turn.
+    pub(super) async fn make_more(&mut self, plan: &Plan, skep: &Skep, keys: usize) -> Result<()> {
+        let ids = self.tenants.iter().map(|made| made.id.clone()).collect();
+        let (_, made) = Work::new(What::Keys(ids), keys, plan, skep)?.run().await?;
         self.keys += made;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::time::Instant;
 
-use super::ASKED;
+use super::{ASKED, VICTIM};
 use crate::limits::{BODY, LINE};
 use crate::load::{Connection, request};
 use crate::skep::Skep;
@@ -14,8 +14,6 @@ use crate::table::Table;
 
 /// A log of a million entries is read in this time, or something is wrong.
 const READY_WITHIN: Duration = Duration::from_secs(600);
-/// Killed alone.
-const VICTIM: usize = 2;
 const HEAD: [&str; 5] =
     ["s from start to ready, holding", "one of three", "all three", "and answering", "log MiB"];
 

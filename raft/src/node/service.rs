@@ -15,7 +15,7 @@ use super::meta::MetaError;
 use super::{ELECTION_MAX, Host, joined};
 use crate::checkpoint::staging::{Arrivals, StagingError};
 use crate::checkpoint::stream::{Begin, Install, Part};
-use crate::group::ProposeError;
+use crate::group::{Group, ProposeError};
 use crate::network::trust::Authority;
 use crate::network::{Kind, Peer, Service};
 use crate::types::{AppendRequest, Snapshot, SnapshotData, TypeConfig, VoteRequest};
@@ -106,9 +106,13 @@ async fn serve(
 ) -> Result<Bytes, String> {
     match kind {
         Kind::Append => {
-            let raft = replica(host, group)?;
+            let group = here(host, group)?;
             let request: AppendRequest = read(body)?;
-            write(&raft.append_entries(request).await.map_err(text)?)
+            let answer = group.raft().append_entries(request).await.map_err(text)?;
+            if answer.is_success() {
+                group.heard();
+            }
+            write(&answer)
         }
         Kind::Vote | Kind::PreVote => {
             // openraft forgets leases on restart: a vote given now could elect a second leader
@@ -161,7 +165,7 @@ async fn serve(
             write(&blocking(host, take).await?)
         }
         Kind::SnapshotInstall => {
-            let own = host.group(group).ok_or_else(|| format!("group {group} is not here"))?;
+            let own = here(host, group)?;
             let (Install { vote, applied }, replica) = (read(body)?, own.replica());
             let finish = move |arrivals: &Arrivals| arrivals.finish(group, applied, replica);
             let (head, staged) = blocking(host, finish).await?;
@@ -221,9 +225,12 @@ fn is_issued(host: &Host, token: Digest) -> bool {
     host.map().borrow().as_ref().is_some_and(|map| map.tokens.contains_key(&token))
 }
 
+fn here(host: &Host, group: GroupId) -> Result<Group, String> {
+    host.group(group).ok_or_else(|| format!("group {group} is not here"))
+}
+
 fn replica(host: &Host, group: GroupId) -> Result<crate::types::Raft, String> {
-    let group = host.group(group).ok_or_else(|| format!("group {group} is not here"))?;
-    Ok(group.raft().clone())
+    Ok(here(host, group)?.raft().clone())
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {

@@ -43,13 +43,15 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn new(what: What, wanted: usize, plan: &Plan, skep: &Skep) -> Result<Work> {
+        let alive = skep.alive();
+        ensure!(!alive.is_empty(), "no node lives");
         Ok(Work {
             what,
             wanted,
             next: AtomicUsize::new(0),
             until: Instant::now() + Duration::from_secs(plan.make_within_s),
             admin_key: skep.admin_key()?,
-            addresses: (0..plan.makers).map(|i| skep.address(i % skep.nodes())).collect(),
+            addresses: (0..plan.makers).map(|i| skep.address(alive[i % alive.len()])).collect(),
             pids: skep.pids(),
         })
     }

@@ -1,0 +1,120 @@
+//! A node that was away until the logs did not reach back to it: it is sent the states of its groups, and
+//! what clients of a leader wait meanwhile is held against what they wait before.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::time::Instant;
+
+use super::population::Population;
+use super::{ASKED, Plan, VICTIM};
+use crate::load::request;
+use crate::pace::Offer;
+use crate::sample::Seen;
+use crate::skep::{Limits, Skep};
+use crate::table::{Table, line};
+
+/// Writes of one leader: each is scanned, metered and audited.
+const PER_SECOND: f64 = 200.0;
+const CONNECTIONS: usize = 16;
+const PLAIN: Duration = Duration::from_secs(10);
+const WINDOW: Duration = Duration::from_secs(1);
+/// Entries of each group that are written while the node is away; twice what is kept behind a checkpoint.
+const BEHIND: usize = 2_000;
+const SHARDS: usize = 16;
+/// What is left of a log once it is purged: what is kept, and what was written since.
+const PURGED_ENTRIES: f64 = 1_600.0;
+const PURGED_WITHIN: Duration = Duration::from_secs(200);
+const SENT_WITHIN: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(500);
+const RATIO_MAX: f64 = 2.0;
+const HEAD: [&str; 5] = ["scans of one leader", "scans", "p50 ms", "p99 ms", "max ms"];
+
+pub(super) async fn run(plan: &Plan, skep: &mut Skep, population: &mut Population) -> Result<()> {
+    let tenant = skep.tenant_led(Limits::None, |leader| leader == ASKED).await?;
+    let address = skep.address(ASKED);
+    let body = r#"{"docs":[{"id":"a","content":"nothing to see here"}]}"#;
+    let scan = request("POST /v1/scan", &address, Some(&tenant.key), Some(body));
+    let offer = |time| Offer {
+        address: address.clone(),
+        request: scan.clone(),
+        per_second: PER_SECOND,
+        connections: CONNECTIONS,
+        lead_in: Duration::ZERO,
+        time,
+    };
+    skep.kill(VICTIM).await?;
+    skep.wait_led().await?;
+    population.make_more(plan, skep, BEHIND * SHARDS).await?;
+    wait_purged(skep).await?;
+    // What comes first pays for what is fetched once.
+    offer(WINDOW).run().await?;
+    let plain = offer(PLAIN).run().await?;
+
+    let before = sent(skep).await?;
+    skep.start_again(VICTIM)?;
+    let (begin, mut during) = (Instant::now(), Seen::default());
+    let mut states = 0.0;
+    while states < SHARDS as f64 {
+        ensure!(begin.elapsed() < SENT_WITHIN, "{states} of {SHARDS} states were sent");
+        during.add(offer(WINDOW).run().await?);
+        states = sent(skep).await? - before;
+    }
+    let took = begin.elapsed();
+    skep.wait_ready(VICTIM, SENT_WITHIN).await?;
+    line(&format!(
+        "{states} states were with the node {:.1} s after its start",
+        took.as_secs_f64()
+    ));
+    let mut table = Table::new(&HEAD);
+    let mut p99s = Vec::new();
+    for (name, seen, time) in [("before", plain, PLAIN), ("meanwhile", during, took)] {
+        let sample = seen.sample(time);
+        let complaint = sample.complaint();
+        ensure!(complaint.is_none(), "{name}: {}", complaint.unwrap_or_default());
+        let ms = [sample.p50_ms, sample.p99_ms, sample.max_ms].map(|ms| format!("{ms:.2}"));
+        table.row([vec![name.to_owned(), sample.ops.to_string()], ms.to_vec()].concat());
+        p99s.push(sample.p99_ms);
+    }
+    table.print();
+    let ratio = p99s[1] / p99s[0];
+    let verdict = if ratio <= RATIO_MAX { "yes" } else { "NO" };
+    line(&format!("p99 at most {RATIO_MAX} times that of before: {verdict}, {ratio:.2}"));
+    skep.wait_spread().await
+}
+
+/// Waits until the logs of the nodes that live begin after what the dead one has.
+async fn wait_purged(skep: &Skep) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let pages = pages(skep).await?;
+        let lengths = pages.iter().flat_map(|page| figures(page, "skep_raft_log_entries"));
+        let longest = lengths.fold(0.0, f64::max);
+        if longest < PURGED_ENTRIES {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < PURGED_WITHIN, "a log has {longest} entries still");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn sent(skep: &Skep) -> Result<f64> {
+    let pages = pages(skep).await?;
+    Ok(pages.iter().flat_map(|page| figures(page, "skep_raft_states_sent")).sum())
+}
+
+async fn pages(skep: &Skep) -> Result<Vec<String>> {
+    let mut pages = Vec::new();
+    for i in (0..skep.nodes()).filter(|i| *i != VICTIM) {
+        pages.push(skep.metrics_of(i).await.context("metrics")?);
+    }
+    Ok(pages)
+}
+
+/// The values of a figure by group, the meta group left out.
+fn figures<'a>(page: &'a str, name: &'a str) -> impl Iterator<Item = f64> + 'a {
+    let shard = move |line: &&str| {
+        line.starts_with(name) && line.contains("{group=") && !line.contains("group=\"0\"")
+    };
+    page.lines().filter(shard).filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+}

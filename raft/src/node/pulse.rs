@@ -1,0 +1,44 @@
+//! One clock for all groups of a node. openraft ticks each group on its own, five times a heartbeat: with
+//! seventeen groups that is most of what an idle node does. Here leaders send their heartbeats when the
+//! node says so, all at once, so that those to one peer share a write; and a follower's clock stands
+//! still for as long as its leader is heard.
+//!
+//! Invariant: a follower that has heard nothing for [`QUIET`] ticks. No election can be due before: the
+//! earliest is when the lease and then [`super::ELECTION_MIN`] are over. Where the clock stands, time
+//! goes on: openraft compares instants, and counts no ticks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use tracing::debug;
+
+use super::{HEARTBEAT, Host};
+use crate::group::Group;
+
+/// A leader that is silent for this long is watched.
+const QUIET: Duration = Duration::from_millis(600);
+
+impl Host {
+    /// Runs for as long as the host does.
+    pub(super) async fn pulse(self: Arc<Self>) {
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            for group in self.groups() {
+                let leads = beats(&group);
+                group.tick(!leads && group.silence() >= QUIET);
+                if leads && let Err(error) = group.raft().trigger().heartbeat().await {
+                    // The node ends with the group, or the group is retired.
+                    debug!(group = %group.id(), %error, "no heartbeat");
+                }
+            }
+        }
+    }
+}
+
+fn beats(group: &Group) -> bool {
+    group.raft().server_metrics().borrow_watched().state == ServerState::Leader
+}
