@@ -53,6 +53,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// Whether nothing but the time is different.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        Self { wall: other.wall, ..self.clone() } == *other
+    }
+
     /// Queue pressure: seconds until what waits and runs is done.
     #[must_use]
     pub fn pressure_s(&self) -> f64 {
@@ -64,11 +69,6 @@ impl Load {
     #[must_use]
     pub fn documents_per_s(&self) -> f64 {
         f64::from(self.slots.max(1)) * 1e6 / self.document_us.max(1) as f64
-    }
-
-    /// Whether nothing but the time is different.
-    pub(crate) fn is_as(&self, other: &Self) -> bool {
-        Self { wall: other.wall, ..self.clone() } == *other
     }
 }
 
