@@ -154,9 +154,9 @@ impl Host {
         };
         match self.propose_meta(command).await.map(|applied| applied.outcome) {
             Ok(Ok(Reply::Replica(replica))) => Readmitted::As(replica),
-            Ok(Ok(_) | Err(Refusal::Moving { .. } | Refusal::Exists)) | Err(_) => {
-                Readmitted::NotYet
-            }
+            // Somebody was faster, or a move is under way: what there is now is seen the next time.
+            Ok(Ok(_) | Err(Refusal::Moving { .. } | Refusal::Exists | Refusal::NotFound))
+            | Err(_) => Readmitted::NotYet,
             Ok(Err(refusal)) => Readmitted::Refused(refusal),
         }
     }
