@@ -26,6 +26,7 @@ use tracing::{debug, error, info};
 
 use crate::ask::AskError;
 use crate::audit::{self, KIND_SIGN, Signer};
+use crate::backup::{Backups, KIND_BACKUP};
 use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
 use crate::grants::{Grants, KIND_RECALL};
@@ -59,6 +60,7 @@ pub struct System {
     pub blobs: Blobs,
     pub runner: Runner,
     pub grants: Grants,
+    pub backups: Backups,
     signer: Signer,
     mouth: Mouth,
     transport: Arc<OnceLock<Arc<dyn PeerTransport>>>,
@@ -80,6 +82,7 @@ impl System {
         slots: Slots,
         blobs: Blobs,
         signer: Signer,
+        backups: Backups,
     ) -> Result<Self, ActorProcessingErr> {
         let identity = host.peers().identity();
         let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
@@ -105,6 +108,7 @@ impl System {
             blobs,
             runner,
             grants,
+            backups,
             signer,
             mouth,
             transport,
@@ -119,6 +123,7 @@ impl System {
         self.router.set_transport(Arc::clone(transport));
         self.workers.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
+        self.backups.set_transport(Arc::clone(transport));
         tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
     }
 
@@ -340,6 +345,7 @@ pub struct Gate {
     workers: Workers,
     runner: Runner,
     grants: Grants,
+    backups: Backups,
     signer: Signer,
     host: Arc<Host>,
 }
@@ -353,6 +359,7 @@ impl Gate {
             workers: system.workers.clone(),
             runner: system.runner.clone(),
             grants: system.grants.clone(),
+            backups: system.backups.clone(),
             signer: system.signer.clone(),
             host: Arc::clone(&system.host),
         }
@@ -406,6 +413,10 @@ impl Inbound for Gate {
                         ReplyFrame::Ok(Bytes::new())
                     }
                     Err(_) => ReplyFrame::Internal,
+                },
+                KIND_BACKUP => match gate.backups.serve(&envelope.payload) {
+                    Some(answer) => ReplyFrame::Ok(Bytes::from(answer)),
+                    None => ReplyFrame::Internal,
                 },
                 // One that must be known to have been heard.
                 KIND_LOAD => {

@@ -75,8 +75,8 @@ pub enum Kind {
     TransferLeader = 4,
     /// A command for the meta group, to its leader.
     MetaPropose = 5,
-    /// An index of the meta group that holds every acknowledged change.
-    MetaIndex = 6,
+    /// An index of the group that holds every acknowledged change, of its leader.
+    Index = 6,
     Join = 7,
     /// The nodes, as the peer's cluster map has them.
     Directory = 8,
@@ -86,6 +86,10 @@ pub enum Kind {
     SnapshotPart = 10,
     /// It is whole, and shall be put in place.
     SnapshotInstall = 11,
+    /// Fix the newest state of the group, for a backup.
+    Cut = 12,
+    /// Rows of what was fixed.
+    CutRows = 13,
     BlobPut = 20,
     BlobGet = 21,
 }
@@ -98,12 +102,14 @@ impl Kind {
             Self::PreVote,
             Self::TransferLeader,
             Self::MetaPropose,
-            Self::MetaIndex,
+            Self::Index,
             Self::Join,
             Self::Directory,
             Self::SnapshotBegin,
             Self::SnapshotPart,
             Self::SnapshotInstall,
+            Self::Cut,
+            Self::CutRows,
             Self::BlobPut,
             Self::BlobGet,
         ]

@@ -117,7 +117,7 @@ impl Streams {
         Arc::new(Self { places: Semaphore::new(STREAMS_MAX), free_at: Mutex::new(Instant::now()) })
     }
 
-    async fn pace(&self, bytes: usize) {
+    pub(crate) async fn pace(&self, bytes: usize) {
         let at = {
             let mut free_at = locked(&self.free_at);
             let at = (*free_at).max(Instant::now());
