@@ -71,7 +71,10 @@ impl BackupFigures {
         let gauge = |name: &str, help: &str| sound(IntGauge::new(name, help));
         Self {
             failures: counter("backup_failures_total", "Backups that were begun here and failed"),
-            last: gauge("backup_last_success_timestamp_seconds", "When the newest backup was begun"),
+            last: gauge(
+                "backup_last_success_timestamp_seconds",
+                "When the newest backup was begun",
+            ),
             seconds: sound(Gauge::new("backup_seconds", "What the last backup made here took")),
             bytes: gauge("backup_bytes", "Bytes that the last backup made here consists of"),
         }

@@ -179,8 +179,7 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let backups = Backups::new(Arc::clone(&host), blobs.clone(), backup_settings(&config));
     tokio::spawn(backups.clone().schedule(identity::backup_id));
     let workers = Workers::new(me);
-    let system =
-        System::start(Arc::clone(&host), router, workers, slots, blobs, signer, backups);
+    let system = System::start(Arc::clone(&host), router, workers, slots, blobs, signer, backups);
     let system = system.await.map_err(|error| failed(&error.to_string()))?;
     let transport = connect(&host, &system, &doors, me, cookie).await?;
     let replace_after = Some(config.cluster.replace_after_s).filter(|&seconds| seconds > 0);

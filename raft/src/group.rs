@@ -18,8 +18,8 @@ use tokio::sync::{broadcast, watch};
 use tracing::{debug, error, info};
 
 use crate::apply::{Shared, View};
-use crate::checkpoint::keeper::{Figures, Keeper};
 use crate::checkpoint::Reader;
+use crate::checkpoint::keeper::{Figures, Keeper};
 use crate::proposer::{self, Proposer};
 use crate::types::{Payload, Raft};
 

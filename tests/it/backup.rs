@@ -70,7 +70,11 @@ async fn a_backup_under_load_is_restored_into_one_node_that_grows_to_five() -> R
     }
     // Its tasks were leased to nodes of the old life.
     job_ends(&cluster, &half).await.context("the job that ran")?;
-    same("documents", job(&cluster, &half).await?["counts"]["total"].clone(), seen["counts"]["total"].clone())?;
+    same(
+        "documents",
+        job(&cluster, &half).await?["counts"]["total"].clone(),
+        seen["counts"]["total"].clone(),
+    )?;
     cluster.digests().await?;
     // And it is backed up in its turn, beside the backups of the old one.
     let again = back_up(&cluster, 0).await?;

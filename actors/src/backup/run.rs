@@ -114,11 +114,7 @@ async fn back_up_with_patience(
     }
 }
 
-async fn back_up(
-    inner: &Inner,
-    store: &Store,
-    label: Label,
-) -> Result<manifest::Group, RunError> {
+async fn back_up(inner: &Inner, store: &Store, label: Label) -> Result<manifest::Group, RunError> {
     let began = Instant::now();
     let cut = inner.host.cut(label.group).await?;
     let index = cut.index();
@@ -132,9 +128,9 @@ async fn back_up(
     file.end().await?;
     let state = source::read_state(store, label).await?;
     let summary = state.summary();
-    let as_written = writing.written().is_some_and(|written| {
-        (written.bytes, written.sha256) == (summary.bytes, summary.sha256)
-    });
+    let as_written = writing
+        .written()
+        .is_some_and(|written| (written.bytes, written.sha256) == (summary.bytes, summary.sha256));
     if !as_written || summary.index != index {
         return Err(RunError::Changed(name));
     }

@@ -197,11 +197,7 @@ pub(super) async fn backups(
     Ok(folders.iter().filter_map(|folder| BackupId::parse(folder).ok()).collect())
 }
 
-async fn is_whole(
-    store: &Store,
-    cluster: ClusterId,
-    backup: BackupId,
-) -> Result<bool, StoreError> {
+async fn is_whole(store: &Store, cluster: ClusterId, backup: BackupId) -> Result<bool, StoreError> {
     Ok(store.size(&names::manifest(cluster, backup)).await?.is_some())
 }
 

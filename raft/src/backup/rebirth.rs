@@ -108,9 +108,8 @@ impl Seats {
         let vote = codec::encode(&Vote::new(term, replica.0))?;
         let purged = codec::encode(&applied)?;
         let (checkpoints, rebirth) = (self.checkpoints.clone(), rebirth.clone());
-        let written = tokio::task::spawn_blocking(move || {
-            write(&checkpoints, state, replica, &rebirth)
-        });
+        let written =
+            tokio::task::spawn_blocking(move || write(&checkpoints, state, replica, &rebirth));
         let digest = match written.await {
             Ok(written) => written?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),

@@ -19,8 +19,7 @@ use crate::machine::{Change, Machine, Stored};
 use crate::types::LogId;
 use crate::wal::Wal;
 
-const LABEL: Label =
-    Label { cluster: ClusterId(1), backup: BackupId(2), group: GroupId(3) };
+const LABEL: Label = Label { cluster: ClusterId(1), backup: BackupId(2), group: GroupId(3) };
 const TERM: u64 = 7;
 
 fn proposal(machine: &mut Machine, index: u64, command: Command) {

@@ -62,11 +62,8 @@ async fn what_is_damaged_or_of_another_is_refused_and_leaves_nothing_behind() ->
     drop(cluster);
     let shard = backup.groups.iter().find(|group| group.blobs > 0).context("no blobs")?;
     let home = tempfile::tempdir()?;
-    let victim = Victim {
-        to: to.path().to_owned(),
-        id: backup.id.clone(),
-        data: home.path().join("data"),
-    };
+    let victim =
+        Victim { to: to.path().to_owned(), id: backup.id.clone(), data: home.path().join("data") };
     files_are_checked(&victim, &shard.shard, &other.id).await?;
     manifests_are_checked(&victim, own).await?;
     directories_are_checked(&victim).await?;
