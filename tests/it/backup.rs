@@ -96,7 +96,8 @@ async fn job(cluster: &Cluster, job: &str) -> Result<Value> {
 }
 
 async fn job_ends(cluster: &Cluster, id: &str) -> Result<()> {
-    let ended = until(&format!("the end of {id}"), WITHIN, async || {
+    let what = format!("the end of {id}");
+    let ended = until(&what, WITHIN, async || {
         let now = job(cluster, id).await.map_err(|error| refused(&error))?;
         Ok(match now["status"].as_str() {
             Some("completed") => Probe::Done(()),
@@ -174,7 +175,8 @@ async fn back_up(cluster: &Cluster, node: usize) -> Result<Backup> {
 }
 
 async fn is_over(admin: &Client, id: &str) -> Result<Backup> {
-    let over = until(&format!("the end of {id}"), WITHIN, async || {
+    let what = format!("the end of {id}");
+    let over = until(&what, WITHIN, async || {
         Ok(match admin.backup(id).await {
             Ok(backup) if backup.is_over() => Probe::Done(backup.body),
             Ok(backup) => Probe::NotYet(backup.state.clone()),

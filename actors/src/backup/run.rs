@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use protocol::jobs::Blob;
 use protocol::{BackupId, GroupId, TenantId};
-use raft::backup::{Label, WriteError, Writing};
+use raft::backup::{Label, WriteError, Writing, Written};
 use raft::node::cut::CutError;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -116,6 +116,27 @@ async fn back_up_with_patience(
 
 async fn back_up(inner: &Inner, store: &Store, label: Label) -> Result<manifest::Group, RunError> {
     let began = Instant::now();
+    let (index, written) = write_state(inner, store, label).await?;
+    let state = source::read_state(store, label).await?;
+    let summary = state.summary();
+    let found = Written { bytes: summary.bytes, sha256: summary.sha256 };
+    if found != written || summary.index != index {
+        return Err(RunError::Changed(names::group(label)));
+    }
+    let named = source::named(state.machine());
+    drop(state);
+    let blobs = back_up_blobs(inner, store, label, &named).await?;
+    let (group, rows, took) = (label.group, summary.rows, began.elapsed());
+    info!(%group, index, rows, bytes = summary.bytes, blobs = blobs.count, ?took, "group backed up");
+    Ok(manifest::Group::new(group, &summary, blobs))
+}
+
+/// Writes the file of a group; gives the entry that it is of.
+async fn write_state(
+    inner: &Inner,
+    store: &Store,
+    label: Label,
+) -> Result<(u64, Written), RunError> {
     let cut = inner.host.cut(label.group).await?;
     let index = cut.index();
     let name = names::group(label);
@@ -126,20 +147,8 @@ async fn back_up(inner: &Inner, store: &Store, label: Label) -> Result<manifest:
         file.put(bytes).await?;
     }
     file.end().await?;
-    let state = source::read_state(store, label).await?;
-    let summary = state.summary();
-    let as_written = writing
-        .written()
-        .is_some_and(|written| (written.bytes, written.sha256) == (summary.bytes, summary.sha256));
-    if !as_written || summary.index != index {
-        return Err(RunError::Changed(name));
-    }
-    let named = source::named(state.machine());
-    drop(state);
-    let blobs = back_up_blobs(inner, store, label, &named).await?;
-    let (group, rows, took) = (label.group, summary.rows, began.elapsed());
-    info!(%group, index, rows, bytes = summary.bytes, blobs = blobs.count, ?took, "group backed up");
-    Ok(manifest::Group::new(group, &summary, blobs))
+    let written = writing.written().ok_or(RunError::Changed(name))?;
+    Ok((index, written))
 }
 
 async fn back_up_blobs(

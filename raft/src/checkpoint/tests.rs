@@ -240,6 +240,22 @@ fn a_state_arrives_in_parts_and_goes_on_where_it_was_cut_off() {
 }
 
 #[test]
+fn a_state_without_rows_arrives_too() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (checkpoint, _) = open(&from);
+    let mut world = World::new();
+    world.write(&checkpoint);
+    let reader = checkpoint.reader().unwrap().unwrap();
+    let arrivals = Arrivals::open(to.path()).unwrap();
+    let applied = reader.head().applied;
+    let after = arrivals.begin(GROUP, reader.head().clone()).unwrap();
+    assert!(reader.rows(&after, usize::MAX).unwrap().is_empty());
+    let (_, staged) = arrivals.finish(GROUP, applied, REPLICA).unwrap();
+    let loaded = staged.load(&open(&to).0).unwrap();
+    assert_eq!(loaded.machine.digest(), world.machine.digest());
+}
+
+#[test]
 fn a_state_with_a_row_less_is_not_taken() {
     let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (checkpoint, _) = open(&from);
