@@ -1,6 +1,6 @@
 //! Who does it: the owners of shards, the way to them, inference, blobs.
 //!
-//! ractor, object_store, ort and rten are named in this crate and nowhere else.
+//! ractor, `object_store`, ort and rten are named in this crate and nowhere else.
 
 pub mod ask;
 pub mod audit;

@@ -400,7 +400,7 @@ async fn a_schedule_makes_backups_and_keeps_the_newest() -> Result<()> {
     let first = until("a backup", WITHIN, async || {
         let listed = complete().await?;
         let found = listed.into_iter().find(|backup| backup.blobs > Some(0));
-        Ok(found.map_or(Probe::NotYet("none".to_owned()), Probe::Done))
+        Ok(found.map_or_else(|| Probe::NotYet("none".to_owned()), Probe::Done))
     });
     let first = first.await?;
     until("the end of the first backup", WITHIN, async || {
@@ -419,7 +419,15 @@ async fn a_schedule_makes_backups_and_keeps_the_newest() -> Result<()> {
         let line = metrics.lines().find(|line| line.starts_with(&name)).context("no metric")?;
         ensure!(!line.ends_with(" 0"), "{line}");
     }
-    Ok(())
+    // What was a tenant's goes with the last backup that needs it.
+    let tenant = cluster.tenant()?.id.clone();
+    let content = folder(to.path(), "blobs")?.join(&tenant);
+    ensure!(content.exists(), "{} is not there", content.display());
+    operator(&cluster, 0, "DELETE", &format!("/v1/tenants/{tenant}"), None).await?.ok(200)?;
+    let swept = until("the end of the tenant's blobs", WITHIN, async || {
+        Ok(if content.exists() { Probe::NotYet("there".to_owned()) } else { Probe::Done(()) })
+    });
+    Ok(swept.await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,8 +152,9 @@ impl Writer {
 }
 
 fn object(name: &str, cause: object_store::Error) -> StoreError {
-    match cause {
-        object_store::Error::NotFound { .. } => StoreError::Gone(name.to_owned()),
-        cause => StoreError::Object { name: name.to_owned(), cause },
+    let name = name.to_owned();
+    if matches!(cause, object_store::Error::NotFound { .. }) {
+        return StoreError::Gone(name);
     }
+    StoreError::Object { name, cause }
 }
