@@ -169,6 +169,22 @@ impl Blobs {
     }
 }
 
+/// The blobs of a directory whose node does not run.
+#[derive(Debug)]
+pub struct Shelf(Disk);
+
+impl Shelf {
+    /// Those under `dir`, which is made when it is missing.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Disk::open(dir).map(Self)
+    }
+
+    /// Stores content that has this name; durable on return.
+    pub async fn put(&self, tenant: TenantId, name: Digest, content: Bytes) -> io::Result<()> {
+        self.0.write(tenant, name, content).await
+    }
+}
+
 struct BlobService {
     disk: Disk,
 }
@@ -205,11 +221,13 @@ async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::PreVote
         | Kind::TransferLeader
         | Kind::MetaPropose
-        | Kind::MetaIndex
+        | Kind::Index
         | Kind::SnapshotBegin
         | Kind::SnapshotPart
         | Kind::SnapshotInstall
         | Kind::Readmit
+        | Kind::Cut
+        | Kind::CutRows
         | Kind::Join
         | Kind::Directory => Err("not on this connection".to_owned()),
     }

@@ -1,10 +1,14 @@
 //! What the actors of this process count. The HTTP layer shows it at `/metrics`.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
+use protocol::BackupId;
 use protocol::limits::Policy;
+
+use crate::backup::{Manifest, began_ms};
 
 /// From one short text to a job of ten thousand.
 const SECONDS: [f64; 14] =
@@ -49,6 +53,44 @@ pub struct Figures {
     pub auth_failures: IntCounter,
     /// Of the grants.
     pub grants: GrantFigures,
+    /// Of backups.
+    pub backup: BackupFigures,
+}
+
+/// Figures of the backups that this node made, and of the newest that it saw.
+#[derive(Debug)]
+pub struct BackupFigures {
+    pub failures: IntCounter,
+    last: IntGauge,
+    seconds: Gauge,
+    bytes: IntGauge,
+}
+
+impl BackupFigures {
+    fn new() -> Self {
+        let gauge = |name: &str, help: &str| sound(IntGauge::new(name, help));
+        Self {
+            failures: counter("backup_failures_total", "Backups that were begun here and failed"),
+            last: gauge(
+                "backup_last_success_timestamp_seconds",
+                "When the newest backup was begun",
+            ),
+            seconds: sound(Gauge::new("backup_seconds", "What the last backup made here took")),
+            bytes: gauge("backup_bytes", "Bytes that the last backup made here consists of"),
+        }
+    }
+
+    /// A backup was made here.
+    pub fn succeeded(&self, backup: BackupId, manifest: &Manifest, took: Duration) {
+        self.seen(began_ms(backup));
+        self.seconds.set(took.as_secs_f64());
+        self.bytes.set(manifest.bytes() as i64);
+    }
+
+    /// A complete backup was found that was begun then.
+    pub fn seen(&self, began_ms: u64) {
+        self.last.set((began_ms / 1000) as i64);
+    }
 }
 
 /// Counters of the front door. Those of the warm path are looked up once.
@@ -121,6 +163,7 @@ impl Figures {
             audit_signatures: counter("audit_signatures_total", "Heads of chains signed"),
             auth_failures: counter("auth_failures_total", "Calls without a credential that counts"),
             grants: GrantFigures::new(),
+            backup: BackupFigures::new(),
         }
     }
 
@@ -146,6 +189,10 @@ impl Figures {
             Box::new(self.grants.hits.clone()),
             Box::new(self.grants.misses.clone()),
             Box::new(self.grants.decisions.clone()),
+            Box::new(self.backup.failures.clone()),
+            Box::new(self.backup.last.clone()),
+            Box::new(self.backup.seconds.clone()),
+            Box::new(self.backup.bytes.clone()),
         ]
     }
 }

@@ -1,9 +1,10 @@
 //! Who does it: the owners of shards, the way to them, inference, blobs.
 //!
-//! ractor, ort and rten are named in this crate and nowhere else.
+//! ractor, `object_store`, ort and rten are named in this crate and nowhere else.
 
 pub mod ask;
 pub mod audit;
+pub mod backup;
 pub mod blobs;
 pub mod bounded;
 pub mod calendar;

@@ -26,6 +26,7 @@ use tracing::{debug, error, info};
 
 use crate::ask::AskError;
 use crate::audit::{self, KIND_SIGN, Signer};
+use crate::backup::{Backups, KIND_BACKUP};
 use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
 use crate::grants::{Grants, KIND_RECALL};
@@ -61,6 +62,7 @@ pub struct System {
     pub runner: Runner,
     pub grants: Grants,
     pub ward: Ward,
+    pub backups: Backups,
     signer: Signer,
     mouth: Mouth,
     transport: Arc<OnceLock<Arc<dyn PeerTransport>>>,
@@ -82,6 +84,7 @@ impl System {
         slots: Slots,
         blobs: Blobs,
         signer: Signer,
+        backups: Backups,
     ) -> Result<Self, ActorProcessingErr> {
         let identity = host.peers().identity();
         let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
@@ -108,6 +111,7 @@ impl System {
             runner,
             grants,
             ward,
+            backups,
             signer,
             mouth,
             transport,
@@ -122,6 +126,7 @@ impl System {
         self.router.set_transport(Arc::clone(transport));
         self.workers.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
+        self.backups.set_transport(Arc::clone(transport));
         tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
         tokio::spawn(self.ward.clone().tell(Arc::clone(transport)));
     }
@@ -345,6 +350,7 @@ pub struct Gate {
     runner: Runner,
     grants: Grants,
     ward: Ward,
+    backups: Backups,
     signer: Signer,
     host: Arc<Host>,
 }
@@ -359,6 +365,7 @@ impl Gate {
             runner: system.runner.clone(),
             grants: system.grants.clone(),
             ward: system.ward.clone(),
+            backups: system.backups.clone(),
             signer: system.signer.clone(),
             host: Arc::clone(&system.host),
         }
@@ -412,6 +419,10 @@ impl Inbound for Gate {
                         ReplyFrame::Ok(Bytes::new())
                     }
                     Err(_) => ReplyFrame::Internal,
+                },
+                KIND_BACKUP => match gate.backups.serve(&envelope.payload) {
+                    Some(answer) => ReplyFrame::Ok(Bytes::from(answer)),
+                    None => ReplyFrame::Internal,
                 },
                 // One that must be known to have been heard.
                 KIND_LOAD => {

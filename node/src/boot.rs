@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::audit::Signer;
+use actors::backup::{self, Backups};
 use actors::blobs::{Blobs, OpenError};
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
@@ -26,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::identity::{self, NodeFile};
 
 mod entry;
@@ -173,7 +174,10 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
     let router = Router::new(Arc::clone(&host));
     let signer = Signer::new(identity.node, identity.cluster, &secret);
-    let system = System::start(Arc::clone(&host), router, Workers::new(me), slots, blobs, signer);
+    let backups = Backups::new(Arc::clone(&host), blobs.clone(), backup_settings(&config));
+    tokio::spawn(backups.clone().schedule(identity::backup_id));
+    let workers = Workers::new(me);
+    let system = System::start(Arc::clone(&host), router, workers, slots, blobs, signer, backups);
     let system = system.await.map_err(|error| failed(&error.to_string()))?;
     let transport = connect(&host, &system, &doors, me, cookie).await?;
     let replace_after = Some(config.cluster.replace_after_s).filter(|&seconds| seconds > 0);
@@ -252,6 +256,15 @@ fn not_hosted(error: HostError) -> BootError {
         return BootError::Refused(error.to_string());
     }
     failed(&error.to_string())
+}
+
+fn backup_settings(config: &Config) -> backup::Settings {
+    let config::Backup { to, every_s, keep } = &config.backup;
+    backup::Settings {
+        to: Some(to.clone()).filter(|to| !to.is_empty()),
+        every: Some(Duration::from_secs(u64::from(*every_s))).filter(|every| !every.is_zero()),
+        keep: *keep as usize,
+    }
 }
 
 fn failed(what: &str) -> BootError {

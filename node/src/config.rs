@@ -14,14 +14,16 @@ pub const DEFAULTS: &str = include_str!("../config.default.toml");
 /// A certificate must last for a few renewals that fail, and not be worth stealing.
 const CERTIFICATE_S: RangeInclusive<u32> = 6..=30 * 24 * 3600;
 /// Variables of the command line that are not settings of a node.
-pub const OF_THE_COMMAND_LINE: [&str; 27] = [
+pub const OF_THE_COMMAND_LINE: [&str; 30] = [
     "SKEP_ADVERTISE_HTTP",
     "SKEP_ADVERTISE_PEER",
+    "SKEP_BACKUP",
     "SKEP_BIN",
     "SKEP_CLUSTER",
     "SKEP_CONFIG",
     "SKEP_DATA",
     "SKEP_FAILPOINTS",
+    "SKEP_FROM",
     "SKEP_HTTP",
     "SKEP_HTTP_PORT",
     "SKEP_JOIN",
@@ -42,6 +44,7 @@ pub const OF_THE_COMMAND_LINE: [&str; 27] = [
     "SKEP_TOKEN_FILE",
     "SKEP_VERBOSE",
     "SKEP_VERSION",
+    "SKEP_WAIT_S",
 ];
 
 /// The variables of this process that are text.
@@ -63,6 +66,7 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub storage: Storage,
+    pub backup: Backup,
     pub audit: Audit,
 }
 
@@ -111,6 +115,15 @@ pub struct Storage {
     pub checkpoint_log_mib: u16,
     pub checkpoint_s: u16,
     pub keep_entries: u32,
+}
+
+/// Backups.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    pub to: String,
+    pub every_s: u32,
+    pub keep: u32,
 }
 
 /// Logs.
@@ -174,6 +187,13 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
         let (least, most) = (CERTIFICATE_S.start(), CERTIFICATE_S.end());
         let wrong = format!("node.certificate_s must be {least} to {most}");
         return Err(ConfigError::Value(wrong));
+    }
+    let Backup { to, every_s, .. } = &config.backup;
+    if !to.is_empty() && !Path::new(to).is_absolute() {
+        return Err(ConfigError::Value("backup.to must be an absolute path".to_owned()));
+    }
+    if to.is_empty() && *every_s > 0 {
+        return Err(ConfigError::Value("backup.every_s needs backup.to".to_owned()));
     }
     Ok(config)
 }

@@ -5,6 +5,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub mod app;
 pub mod audit;
 pub mod auth;
+pub mod backups;
 pub mod body;
 pub mod cluster;
 pub mod context;
@@ -52,7 +53,8 @@ pub fn routes(app: App) -> Result<axum::Router, serde_json::Error> {
         .merge(usage::routes())
         .merge(audit::routes())
         .merge(cluster::routes())
-        .merge(nodes::routes());
+        .merge(nodes::routes())
+        .merge(backups::routes());
     let (router, _) = docs::publish(table)?;
     Ok(context::complete(router.with_state(app), edge))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::nodes::{LifeId, Start};
 use protocol::versions::{NODE_FILE as FORMAT, Wire};
-use protocol::{ClusterId, Digest, NodeId, ReplicaId};
+use protocol::{BackupId, ClusterId, Digest, NodeId, ReplicaId};
 use raft::network::Identity;
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +160,12 @@ impl std::fmt::Debug for NodeFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} of {}, incarnation {}", self.node, self.cluster, self.incarnation)
     }
+}
+
+/// The name of a backup that begins now.
+#[must_use]
+pub fn backup_id() -> BackupId {
+    BackupId(uuid::Uuid::now_v7().as_u128())
 }
 
 /// Writes a private file so that it is there whole or not at all.

@@ -6,4 +6,5 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod life;
+pub mod restore;
 pub mod telemetry;

@@ -58,6 +58,12 @@ uuid_id!(
     "job_"
 );
 uuid_id!(
+    /// A backup of the whole cluster: a version 7 UUID as `bkp_` and 22 base62 digits, so that names
+    /// sort by the time at which backups began.
+    BackupId,
+    "bkp_"
+);
+uuid_id!(
     /// A cluster, drawn once at bootstrap: `clu_` and 22 base62 digits.
     ClusterId,
     "clu_"

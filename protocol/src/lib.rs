@@ -22,6 +22,6 @@ pub mod versions;
 pub mod wire;
 
 pub use command::{Applied, Command, Effect, Entry, Outcome, Proposal, Refusal, Reply};
-pub use id::{ClusterId, Digest, GroupId, JobId, KeyId, NodeId, ReplicaId, TenantId};
+pub use id::{BackupId, ClusterId, Digest, GroupId, JobId, KeyId, NodeId, ReplicaId, TenantId};
 pub use name::Name;
 pub use time::{Stamp, Steady, Time};

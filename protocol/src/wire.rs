@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub mod audit;
+pub mod backups;
 pub mod cluster;
 pub mod error;
 pub mod jobs;

@@ -54,7 +54,7 @@ pub enum CheckpointError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Head {
     format: u32,
-    group: GroupId,
+    pub(crate) group: GroupId,
     /// Whose state it is; that of another replica on the same node is none.
     pub(crate) replica: ReplicaId,
     pub(crate) applied: LogId,

@@ -18,7 +18,8 @@ use tokio::sync::{broadcast, watch};
 use tracing::{debug, error, info};
 
 use crate::apply::{Shared, View};
-use crate::checkpoint::keeper::Figures;
+use crate::checkpoint::Reader;
+use crate::checkpoint::keeper::{Figures, Keeper};
 use crate::proposer::{self, Proposer};
 use crate::types::{Payload, Raft};
 
@@ -89,7 +90,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Shared,
     proposer: Proposer,
     leadership: watch::Receiver<Leadership>,
-    written: watch::Receiver<Option<Figures>>,
+    keeper: Arc<Keeper>,
     started: Instant,
     /// Milliseconds from the start to when its leader was heard last; [`NEVER`] before the first time.
     heard_ms: AtomicU64,
@@ -118,11 +119,10 @@ impl Group {
         id: GroupId,
         replica: ReplicaId,
         life: Life,
-        raft: Raft,
-        shared: Shared,
-        written: watch::Receiver<Option<Figures>>,
+        keeper: Arc<Keeper>,
         dead: watch::Sender<Option<GroupId>>,
     ) -> Self {
+        let (raft, shared) = (keeper.raft.clone(), keeper.shared.clone());
         let (published, leadership) = watch::channel(Leadership::default());
         let proposer = proposer::start(id, raft.clone());
         let watched = watch_leadership(id, life, raft.clone(), shared.clone(), published);
@@ -142,7 +142,7 @@ impl Group {
             shared,
             proposer,
             leadership,
-            written,
+            keeper,
             started: Instant::now(),
             heard_ms: AtomicU64::new(NEVER),
             ticks: AtomicBool::new(true),
@@ -205,7 +205,7 @@ impl Group {
     /// The checkpoint that this process wrote last.
     #[must_use]
     pub fn checkpoint(&self) -> Option<Figures> {
-        *self.inner.written.borrow()
+        *self.inner.keeper.figures.borrow()
     }
 
     /// States that this replica sent to peers and took from them, since this process started.
@@ -222,6 +222,19 @@ impl Group {
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
         last.saturating_sub(metrics.purged.map_or(0, |id| id.index))
+    }
+
+    /// The newest state, made durable and fixed. Every entry that was applied before the call is in it.
+    pub(crate) async fn fix(&self) -> Result<Reader, String> {
+        if self.inner.stopped.load(Ordering::Acquire) {
+            return Err(format!("the replica of group {} is stopped", self.inner.id));
+        }
+        self.inner.keeper.turn().await?;
+        let checkpoint = self.inner.keeper.checkpoint.clone();
+        let read = tokio::task::spawn_blocking(move || checkpoint.reader()).await;
+        let read = read.map_err(|panicked| panicked.to_string())?;
+        let nothing = || format!("group {} has applied nothing yet", self.inner.id);
+        read.map_err(|error| error.to_string())?.ok_or_else(nothing)
     }
 
     /// Effects of applied entries, on every replica; only the owner performs them. A receiver that

@@ -75,8 +75,8 @@ pub enum Kind {
     TransferLeader = 4,
     /// A command for the meta group, to its leader.
     MetaPropose = 5,
-    /// An index of the meta group that holds every acknowledged change.
-    MetaIndex = 6,
+    /// An index of the group that holds every acknowledged change, of its leader.
+    Index = 6,
     Join = 7,
     /// The nodes, as the peer's cluster map has them.
     Directory = 8,
@@ -88,6 +88,10 @@ pub enum Kind {
     SnapshotInstall = 11,
     /// Another replica of the meta group for a node that has lost its own.
     Readmit = 12,
+    /// Fix the newest state of the group, for a backup.
+    Cut = 13,
+    /// Rows of what was fixed.
+    CutRows = 14,
     BlobPut = 20,
     BlobGet = 21,
 }
@@ -100,13 +104,15 @@ impl Kind {
             Self::PreVote,
             Self::TransferLeader,
             Self::MetaPropose,
-            Self::MetaIndex,
+            Self::Index,
             Self::Join,
             Self::Directory,
             Self::SnapshotBegin,
             Self::SnapshotPart,
             Self::SnapshotInstall,
             Self::Readmit,
+            Self::Cut,
+            Self::CutRows,
             Self::BlobPut,
             Self::BlobGet,
         ]

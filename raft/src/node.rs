@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -31,6 +31,7 @@ use crate::network::{Network, Peers};
 use crate::types::{Member, Raft};
 use crate::wal::Wal;
 
+pub mod cut;
 mod directory;
 mod losses;
 mod meta;
@@ -38,6 +39,7 @@ mod pulse;
 pub(crate) mod residence;
 mod service;
 
+use cut::Cuts;
 pub use directory::{DirectoryError, saved_directory, saved_wire};
 pub use losses::{Damage, Readmission, Readmitted, place_for_damaged};
 pub use service::{JoinAnswer, JoinRequest, RaftService, Welcome, token_digest};
@@ -106,6 +108,7 @@ pub struct Host {
     gate: Arc<Semaphore>,
     streams: Arc<Streams>,
     arrivals: Arc<Arrivals>,
+    cuts: Cuts,
     /// Wall time, for commands of the meta group that have no owner's clock.
     clock: fn() -> Time,
     groups: RwLock<BTreeMap<GroupId, Group>>,
@@ -134,8 +137,13 @@ impl Storage {
     }
 
     fn checkpoints(&self) -> PathBuf {
-        self.data.join("checkpoint")
+        checkpoints(&self.data)
     }
+}
+
+/// Where the states of a data directory are.
+pub(crate) fn checkpoints(data: &Path) -> PathBuf {
+    data.join("checkpoint")
 }
 
 impl Host {
@@ -161,6 +169,7 @@ impl Host {
             gate: Arc::new(Semaphore::new(keeper::AT_ONCE)),
             streams: Streams::new(),
             arrivals: Arc::new(Arrivals::open(&checkpoints)?),
+            cuts: Cuts::default(),
             storage,
             clock,
             groups: RwLock::default(),
@@ -315,17 +324,17 @@ impl Host {
             tokio::spawn(Arc::clone(self).follow_doubts());
             tokio::spawn(Arc::clone(self).follow_losses());
         }
-        let (figures, written) = watch::channel(None);
-        let keeper = Keeper {
+        let keeper = Arc::new(Keeper {
             checkpoint,
-            shared: shared.clone(),
-            raft: raft.clone(),
+            shared,
+            raft,
             gate: Arc::clone(&self.gate),
             every: self.storage.every,
-            figures,
-        };
-        tokio::spawn(keeper.run());
-        Ok(Group::start(group, replica, self.life, raft, shared, written, self.dead.clone()))
+            whole: AtomicBool::new(false),
+            figures: watch::Sender::new(None),
+        });
+        tokio::spawn(Arc::clone(&keeper).run());
+        Ok(Group::start(group, replica, self.life, keeper, self.dead.clone()))
     }
 
     /// Makes the cluster of which this node is the first: one replica of every group, then the

@@ -24,11 +24,12 @@ const KEPT_OUT: [(&str, &[&str]); 5] = [
 ];
 
 /// Libraries that one place alone may name in its source, as a crate or a file.
-const NAMED_ONCE: [(&str, &str); 6] = [
+const NAMED_ONCE: [(&str, &str); 7] = [
     ("bincode", "protocol/src/codec/v1.rs"),
     ("openraft", "raft/"),
     ("ractor", "actors/"),
     ("ractor_cluster", "actors/"),
+    ("object_store", "actors/"),
     ("ort", "actors/"),
     ("rten", "actors/"),
 ];

@@ -1,6 +1,7 @@
 //! The API from outside, on clusters of real processes; and the house rules.
 
 mod audit;
+mod backup;
 mod bad_input;
 mod checkpoints;
 mod cluster;

@@ -10,11 +10,13 @@ use tests::{Cluster, Options};
 use crate::stage::{on_three_nodes, same};
 
 /// What the contract promises of this build; a route that goes missing is a broken promise.
-const PROMISED: [&str; 56] = [
+const PROMISED: [&str; 59] = [
     "DELETE /v1/keys/{id}",
     "DELETE /v1/tenants/{id}",
     "GET /admin/v1/audit",
     "GET /admin/v1/audit/export",
+    "GET /admin/v1/backups",
+    "GET /admin/v1/backups/{id}",
     "GET /admin/v1/cluster",
     "GET /admin/v1/plan",
     "GET /admin/v1/shards/{id}/digest",
@@ -45,6 +47,7 @@ const PROMISED: [&str; 56] = [
     "GET /v1/usage",
     "GET /version",
     "PATCH /v1/tenants/{id}",
+    "POST /admin/v1/backups",
     "POST /admin/v1/init",
     "POST /admin/v1/join-tokens",
     "POST /admin/v1/nodes/{id}/drain",

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use client::{Client, Credential};
-use node::cli::launch::{self, Digests, Spec};
+use node::cli::launch::{self, Digests, Spec, State};
 
 pub mod raw;
 
@@ -67,6 +67,32 @@ impl Cluster {
         let mut cluster = Cluster { inner, directory: Some(directory) };
         cluster.inner.form().await?;
         cluster.inner.ensure_tenant("test").await?;
+        Ok(cluster)
+    }
+
+    /// A cluster of one node whose data directory is in `home/node-0/data` already, with the keys of
+    /// the cluster that the data come from.
+    pub async fn revive(
+        home: tempfile::TempDir,
+        admin_key: &str,
+        tenant: &TenantKey,
+        options: Options,
+    ) -> Result<Cluster> {
+        let ports = free_ports(1)?;
+        let (admin_key, tenant) = (Some(admin_key.to_owned()), Some(tenant.clone()));
+        let state = State { cluster_id: None, admin_key, tenant, nodes: Vec::new() };
+        launch::write_private(&home.path().join("dev.keys"), &state)?;
+        let inner = launch::Cluster::open(Spec {
+            binary: binary()?,
+            directory: home.path().to_owned(),
+            ports,
+            settings: options.settings,
+            arguments: options.arguments,
+            own_groups: false,
+            outlive: false,
+        })?;
+        let mut cluster = Cluster { inner, directory: Some(home) };
+        cluster.inner.form().await?;
         Ok(cluster)
     }
 

@@ -6,7 +6,9 @@ use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Output;
 
+mod backup;
 pub(super) mod problems;
+mod restore;
 mod rolling;
 mod status;
 
@@ -46,6 +48,12 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Back up the whole cluster to the place that its nodes are set to
+    Backup(backup::Args),
+    /// The newest backups
+    Backups,
+    /// Make a data directory out of a backup: that of the first node of a new cluster. Offline.
+    Restore(restore::Args),
     /// Stop nodes in order and start them again with their own commands
     Restart {
         /// One after the other, each when all are whole again
@@ -55,6 +63,9 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    if let Command::Restore(args) = command {
+        return restore::run(args, context.output).await;
+    }
     let (client, output) = (context.client()?, context.output);
     match command {
         Command::Status => {
@@ -76,6 +87,9 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), Failu
             planned(&client.plan_of_placement().await?.body, output)
         }
         Command::Rebalance { dry_run: false } => planned(&client.rebalance().await?.body, output),
+        Command::Backup(args) => backup::begin(&args, &client, output).await,
+        Command::Backups => backup::list(&client, output).await,
+        Command::Restore(_) => unreachable!("it needs no cluster, and was done above"),
         Command::Restart { rolling: true } => rolling::run(context).await,
         Command::Restart { rolling: false } => {
             Err(Failure::new(Exit::Usage, "only a rolling restart keeps the cluster available"))

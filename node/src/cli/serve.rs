@@ -95,6 +95,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if let Ok(list) = std::env::var(raft::failpoint::VARIABLE) {
         raft::failpoint::arm(&list);
     }
+    // Backups are written by a library that does not ask who may read them.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     make_dir(&args.data)?;
     let filter = telemetry::filter_from_environment(&config.log.filter);
     let guard = telemetry::start(&args.data, format, &filter);

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What the headers of a response say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl<T> Deref for Answer<T> {
 }
 
 /// One page of a list.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct List<T> {
     pub data: Vec<T>,
     #[serde(default)]

@@ -9,6 +9,7 @@ mod lenient;
 mod retry;
 
 pub mod audit;
+pub mod backups;
 pub mod cluster;
 pub mod jobs;
 pub mod keys;

@@ -1,6 +1,7 @@
 //! Decides when the state of a replica is written to disk, and lets its log be purged behind it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -40,49 +41,62 @@ pub(crate) struct Keeper {
     /// Shared by all groups of the node.
     pub(crate) gate: Arc<Semaphore>,
     pub(crate) every: Duration,
+    /// The last one failed, so the next is written anew as a whole.
+    pub(crate) whole: AtomicBool,
     pub(crate) figures: watch::Sender<Option<Figures>>,
 }
 
 impl Keeper {
     /// Runs until the replica's core ends.
-    pub(crate) async fn run(self) {
-        let keeper = Arc::new(self);
-        let group = keeper.checkpoint.group();
-        let mut whole = false;
+    pub(crate) async fn run(self: Arc<Self>) {
+        let group = self.checkpoint.group();
         // Groups that were started together are not due together.
-        let mut wait = keeper.every.mul_f64(0.5 + f64::from(group.0 % 16) / 32.0);
-        let mut ended = keeper.raft.server_metrics();
+        let mut wait = self.every.mul_f64(0.5 + f64::from(group.0 % 16) / 32.0);
+        let mut ended = self.raft.server_metrics();
         loop {
             tokio::select! {
-                () = keeper.shared.full().notified() => {}
+                () = self.shared.full().notified() => {}
                 () = tokio::time::sleep(wait) => {}
                 // An error means that the core is gone.
                 () = async { while ended.changed().await.is_ok() {} } => return,
             }
-            wait = keeper.every;
-            let Ok(_one_of_few) = keeper.gate.acquire().await else { return };
-            let writer = Arc::clone(&keeper);
-            let written = tokio::task::spawn_blocking(move || writer.write(whole)).await;
-            let failure = match written {
-                Ok(Ok(false)) => continue,
-                Ok(Ok(true)) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(panicked) => Some(panicked.to_string()),
+            wait = match self.turn().await {
+                Ok(()) => self.every,
+                Err(failure) => {
+                    // The log keeps everything meanwhile, so nothing is lost but room.
+                    error!(%group, failure, "checkpoint not written");
+                    AGAIN
+                }
             };
-            whole = failure.is_some();
-            if let Some(failure) = failure {
-                // The log keeps everything meanwhile, so nothing is lost but room.
-                error!(%group, failure, "checkpoint not written");
-                wait = AGAIN;
-            } else if let Err(error) = keeper.raft.trigger().snapshot().await {
-                debug!(%group, %error, "log not purged");
-            }
         }
     }
 
+    /// Makes what is applied durable, when no other group of the node does the same, and lets the log
+    /// be purged behind it.
+    pub(crate) async fn turn(self: &Arc<Self>) -> Result<(), String> {
+        let group = self.checkpoint.group();
+        let _one_of_few = self.gate.acquire().await.map_err(|closed| closed.to_string())?;
+        let writer = Arc::clone(self);
+        let written = tokio::task::spawn_blocking(move || writer.write()).await;
+        let failure = match written {
+            Ok(Ok(false)) => return Ok(()),
+            Ok(Ok(true)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(panicked) => Some(panicked.to_string()),
+        };
+        self.whole.store(failure.is_some(), Ordering::Relaxed);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if let Err(error) = self.raft.trigger().snapshot().await {
+            debug!(%group, %error, "log not purged");
+        }
+        Ok(())
+    }
+
     /// Whether there was anything to write. Blocks.
-    fn write(&self, whole: bool) -> Result<bool, CheckpointError> {
-        let began = Instant::now();
+    fn write(&self) -> Result<bool, CheckpointError> {
+        let (began, whole) = (Instant::now(), self.whole.load(Ordering::Relaxed));
         let _hold = self.checkpoint.hold();
         let Some(head) = self.shared.freeze(&self.checkpoint, whole) else { return Ok(false) };
         let index = head.applied.index;

@@ -137,6 +137,8 @@ fn put(database: &Database, rows: &[Row]) -> Result<(), Failure> {
 fn seal(database: &Database, head: &Head) -> Result<(), Failure> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
+    // Of a state without rows no part has come.
+    drop(transaction.open_table(ROWS)?);
     write_head(&transaction, head)?;
     transaction.commit()?;
     Ok(())

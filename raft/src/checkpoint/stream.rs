@@ -82,11 +82,14 @@ impl Outgoing {
         Ok(self.checkpoint.head().map(|head| Snapshot { meta: head.meta(), snapshot }))
     }
 
-    /// The state that was being sent a short time ago, or the newest.
-    fn reader(&self) -> Result<Arc<Reader>, CheckpointError> {
+    /// The state that was being sent a short time ago, or the newest. Never one of before `least`: Raft
+    /// counts on the peer's having everything up to there once it has taken the state.
+    pub(super) fn reader(&self, least: Option<LogId>) -> Result<Arc<Reader>, CheckpointError> {
         let mut held = locked(&self.held);
         let until = Instant::now() + RESUME_WITHIN;
-        if let Some(held) = held.as_mut().filter(|held| Instant::now() < held.until) {
+        let reaches = |held: &Held| Some(held.reader.head().applied) >= least;
+        let fresh = |held: &&mut Held| Instant::now() < held.until && reaches(held);
+        if let Some(held) = held.as_mut().filter(fresh) {
             held.until = until;
             return Ok(Arc::clone(&held.reader));
         }
@@ -117,7 +120,7 @@ impl Streams {
         Arc::new(Self { places: Semaphore::new(STREAMS_MAX), free_at: Mutex::new(Instant::now()) })
     }
 
-    async fn pace(&self, bytes: usize) {
+    pub(crate) async fn pace(&self, bytes: usize) {
         let at = {
             let mut free_at = locked(&self.free_at);
             let at = (*free_at).max(Instant::now());
@@ -159,17 +162,18 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Sends a state and waits until the peer has it in place.
+    /// Sends a state of `least` or later, and waits until the peer has it in place.
     pub(crate) async fn send(
         &self,
         vote: Vote,
         outgoing: &Outgoing,
+        least: Option<LogId>,
     ) -> Result<SnapshotResponse<TypeConfig>, CallError> {
         let (node, group) = (self.node, self.group);
         let _place = self.streams.places.acquire().await.map_err(|_| self.broken("closed"))?;
         let began = Instant::now();
         let ours = outgoing.clone();
-        let reader = tokio::task::spawn_blocking(move || ours.reader()).await;
+        let reader = tokio::task::spawn_blocking(move || ours.reader(least)).await;
         let reader = reader.map_err(|error| self.broken(&error.to_string()))?;
         let reader = reader.map_err(|error| self.broken(&error.to_string()))?;
         let applied = reader.head().applied;

@@ -10,6 +10,7 @@ use protocol::{
 use tempfile::TempDir;
 
 use super::staging::{Arrivals, StagingError};
+use super::stream::Outgoing;
 use super::*;
 
 const GROUP: GroupId = GroupId(3);
@@ -237,6 +238,40 @@ fn a_state_arrives_in_parts_and_goes_on_where_it_was_cut_off() {
     drop(staged);
     let (_, again) = Checkpoint::open(to.path(), GROUP, ReplicaId(9)).unwrap();
     assert_eq!(again.unwrap().machine.digest(), sent);
+}
+
+#[test]
+fn what_is_kept_for_one_peer_is_not_sent_to_another_that_needs_more() {
+    let dir = TempDir::new().unwrap();
+    let (checkpoint, _) = open(&dir);
+    let mut world = World::new();
+    world.create(1);
+    world.write(&checkpoint);
+    let outgoing = Outgoing::new(checkpoint.clone(), Arc::default());
+    let least = || outgoing.current().unwrap().unwrap().meta.last_log_id;
+    let first = least();
+    let kept = outgoing.reader(first).unwrap();
+    assert_eq!(outgoing.reader(first).unwrap().head().applied, kept.head().applied);
+    world.create(2);
+    world.write(&checkpoint);
+    assert!(least() > first);
+    assert_eq!(Some(outgoing.reader(least()).unwrap().head().applied), least());
+}
+
+#[test]
+fn a_state_without_rows_arrives_too() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (checkpoint, _) = open(&from);
+    let mut world = World::new();
+    world.write(&checkpoint);
+    let reader = checkpoint.reader().unwrap().unwrap();
+    let arrivals = Arrivals::open(to.path()).unwrap();
+    let applied = reader.head().applied;
+    let after = arrivals.begin(GROUP, reader.head().clone()).unwrap();
+    assert!(reader.rows(&after, usize::MAX).unwrap().is_empty());
+    let (_, staged) = arrivals.finish(GROUP, applied, REPLICA).unwrap();
+    let loaded = staged.load(&open(&to).0).unwrap();
+    assert_eq!(loaded.machine.digest(), world.machine.digest());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, 
 
 use super::rows::Hasher;
 use super::table::Table;
+use crate::backup::Rebirth;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,33 @@ impl Book {
     /// One change, as it would be applied at some time.
     pub(crate) fn attempt(&mut self, command: Command) -> Outcome {
         apply(self, Time(0), command)
+    }
+
+    /// The map of the cluster that goes on where this one was left: another id, the one new node, and
+    /// nothing that belonged to nodes or was promised to them. The rest stays: who may use it
+    /// (pepper, operators), and the plans.
+    pub(crate) fn be_reborn(&mut self, rebirth: &Rebirth) {
+        let Some(map) = self.map.get_mut(&()) else { return };
+        let &Rebirth { cluster, cookie, node: id, at, .. } = rebirth;
+        let registration = rebirth.registration.clone();
+        let node = Node { id, registration, joined_at: at, state: State::Active, lost: false };
+        map.cluster = cluster;
+        map.revision += 1;
+        map.secrets.cookie = cookie;
+        map.nodes = [(id, node)].into();
+        map.tokens.clear();
+        map.next_node = id.0 + 1;
+        for (group, &replica) in rebirth.replicas() {
+            map.next_replica = map.next_replica.max(replica.0 + 1);
+            let placement = map.groups.entry(*group).or_default();
+            *placement = Placement {
+                replicas: [(replica, id)].into(),
+                voting: [replica].into(),
+                preferred: id,
+                epoch: placement.epoch + 1,
+                ..Placement::default()
+            };
+        }
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {

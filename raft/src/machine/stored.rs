@@ -22,6 +22,13 @@ pub struct Scalars {
     counts: Vec<u64>,
 }
 
+impl Scalars {
+    /// Rows that belong to them.
+    pub(crate) fn rows(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
 /// A change of a row in one of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {

@@ -122,10 +122,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let error = std::io::Error::other("a state that has arrived is not sent on");
             return Err(StreamingError::Network(NetworkError::new(&error)));
         };
+        let least = snapshot.meta.last_log_id;
         let (peers, streams) = (Arc::clone(&self.peers), Arc::clone(&self.streams));
         let sender = Sender { peers, streams, node: self.node, group: self.group };
         tokio::select! {
-            sent = sender.send(vote, &outgoing) => sent.map_err(|error| {
+            sent = sender.send(vote, &outgoing, least) => sent.map_err(|error| {
                 match matches!(error, CallError::Unreachable { .. }) {
                     true => StreamingError::Unreachable(Unreachable::new(&error)),
                     false => StreamingError::Network(NetworkError::new(&error)),

@@ -104,7 +104,7 @@ impl Host {
         let meta = self.group(group).ok_or_else(|| missing.clone())?;
         let deadline = Instant::now() + META_TIMEOUT;
         while Instant::now() < deadline {
-            if let Some(index) = self.meta_index(&meta).await {
+            if let Some(index) = self.index_of(&meta).await {
                 let waited = meta.wait_applied(index, META_TIMEOUT).await;
                 return if waited { Ok(()) } else { Err(ReadError::NoQuorum { group }) };
             }
@@ -113,21 +113,15 @@ impl Host {
         Err(ReadError::NoQuorum { group })
     }
 
-    async fn meta_index(&self, meta: &Group) -> Option<u64> {
-        let leader = meta.leader()?;
+    /// An index that holds every change of the group that was acknowledged before this call.
+    pub(super) async fn index_of(&self, group: &Group) -> Option<u64> {
+        let leader = group.leader()?;
         if leader == self.life.node {
-            meta.confirm().await.ok()?;
-            return Some(meta.applied());
+            group.confirm().await.ok()?;
+            return Some(group.applied());
         }
-        let group = GroupId::META;
-        let call = self.peers.call(
-            leader,
-            Class::Control,
-            Kind::MetaIndex,
-            group,
-            Bytes::new(),
-            META_TIMEOUT,
-        );
+        let (class, kind, empty) = (Class::Control, Kind::Index, Bytes::new());
+        let call = self.peers.call(leader, class, kind, group.id(), empty, META_TIMEOUT);
         codec::decode(&call.await.ok()?).ok()
     }
 }

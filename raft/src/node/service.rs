@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::cut::Wanted;
 use super::meta::MetaError;
 use super::{ELECTION_MAX, Host, joined};
 use crate::checkpoint::staging::{Arrivals, StagingError};
@@ -148,10 +149,10 @@ async fn serve(
                 | ProposeError::TooLarge { .. } => MetaError::NotLeader,
             }))
         }
-        Kind::MetaIndex => {
-            let meta = host.group(GroupId::META).ok_or("no meta group here")?;
-            meta.confirm().await.map_err(text)?;
-            write(&meta.applied())
+        Kind::Index => {
+            let here = host.group(group).ok_or_else(|| format!("group {group} is not here"))?;
+            here.confirm().await.map_err(text)?;
+            write(&here.applied())
         }
         Kind::Directory => write(&*host.peers.trust().directory()),
         Kind::SnapshotBegin => {
@@ -172,6 +173,11 @@ async fn serve(
             crate::failpoint::hit("host-staged");
             let snapshot = Snapshot { meta: head.meta(), snapshot: SnapshotData::Staged(staged) };
             write(&own.raft().install_full_snapshot(vote, snapshot).await.map_err(text)?)
+        }
+        Kind::Cut => write(&host.cut_for_peer(group).await?),
+        Kind::CutRows => {
+            let Wanted { applied, after } = read(body)?;
+            write(&host.rows_for_peer(group, applied, &after).await?)
         }
         Kind::Join => write(&join(host, read(body)?).await),
         Kind::Readmit => write(&host.readmit(from, read(body)?).await),
