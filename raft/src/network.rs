@@ -87,9 +87,9 @@ pub enum Kind {
     /// It is whole, and shall be put in place.
     SnapshotInstall = 11,
     /// Fix the newest state of the group, for a backup.
-    Cut = 12,
+    Cut = 13,
     /// Rows of what was fixed.
-    CutRows = 13,
+    CutRows = 14,
     BlobPut = 20,
     BlobGet = 21,
 }
