@@ -33,7 +33,7 @@ use run::RunError;
 use store::Store;
 
 /// What one node asks another about backups.
-pub(crate) const KIND_BACKUP: u16 = 6;
+pub(crate) const KIND_BACKUP: u16 = 7;
 /// How long the leader of the meta group may take to say what it does.
 const ASK_TIMEOUT_MS: u32 = 2_000;
 /// Backups that are listed, the newest.
