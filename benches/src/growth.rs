@@ -27,7 +27,7 @@ const HEAD: [&str; 5] = ["nodes", "documents", "s", "documents/s", "of linear"];
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
     /// Milliseconds that each document holds its slot
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 20)]
     delay_ms: u64,
     /// Slots of a node
     #[arg(long, default_value_t = 2)]
