@@ -90,8 +90,9 @@ impl Skep {
         Ok(skep)
     }
 
+    /// Of the processes that run.
     pub(crate) fn pids(&self) -> Vec<u32> {
-        (0..self.nodes()).filter_map(|i| self.cluster.pid(i)).collect()
+        self.alive().into_iter().filter_map(|i| self.cluster.pid(i)).collect()
     }
 
     pub(crate) fn nodes(&self) -> usize {
