@@ -2,7 +2,8 @@
 //!
 //! A change is acknowledged only after every node that holds a view of the tenant has dropped it, or
 //! its lease is over. An owner that has just begun does not know who holds what of its predecessor, so
-//! it waits until every lease of that one must be over.
+//! it waits until every lease of that one must be over: those were confirmed by a quorum before they were
+//! given, and who elected this owner has told when it last heard another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -23,7 +24,8 @@ use crate::grants::{Grants, OWNER_LEASE};
 pub(crate) struct Leases {
     group: GroupId,
     epoch: Epoch,
-    opened_us: u64,
+    /// When every lease of an earlier owner is over.
+    alone_from_us: u64,
     grants: Grants,
     state: Mutex<State>,
     /// One lease is opened at a time, with what is to be freed before.
@@ -62,9 +64,12 @@ pub(crate) enum Renewal {
 }
 
 impl Leases {
-    pub(crate) fn new(group: GroupId, epoch: Epoch, grants: Grants) -> Self {
-        let (opened_us, state) = (clock::boot_us(), Mutex::default());
-        Self { group, epoch, opened_us, grants, state, opening: tokio::sync::Mutex::default() }
+    /// `alone_for` is how long no earlier owner can have had a quorum.
+    pub(crate) fn new(group: GroupId, epoch: Epoch, alone_for: Duration, grants: Grants) -> Self {
+        let left = OWNER_LEASE.saturating_sub(alone_for);
+        let alone_from_us = clock::boot_us() + left.as_micros() as u64;
+        let (state, opening) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { group, epoch, alone_from_us, grants, state, opening }
     }
 
     /// Whether this wish of a node for a new lease is its newest. One that comes late, or twice, would
@@ -122,7 +127,7 @@ impl Leases {
     /// Of these nodes, those that hold nothing any more although the state says so.
     pub(crate) fn lapsed(&self, holders: &BTreeSet<Worker>) -> Vec<Worker> {
         let now_us = clock::boot_us();
-        if now_us < self.opened_us + OWNER_LEASE.as_micros() as u64 {
+        if now_us < self.alone_from_us {
             return Vec::new();
         }
         let mut state = self.state();
@@ -157,7 +162,7 @@ impl Leases {
             frozen.collect()
         };
         join_all(holders.into_iter().map(|holder| self.recall_from(holder, tenant))).await;
-        wait_until(self.opened_us + OWNER_LEASE.as_micros() as u64).await;
+        wait_until(self.alone_from_us).await;
         timer.observe_duration();
     }
 
@@ -225,7 +230,7 @@ mod tests {
     async fn a_node_that_did_not_confirm_holds_what_it_holds_until_its_time_is_over() {
         let me = Worker { node: NodeId(1), incarnation: 1 };
         let other = Worker { node: NodeId(2), incarnation: 1 };
-        let leases = Leases::new(GroupId(3), Epoch(7), Grants::new(me));
+        let leases = Leases::new(GroupId(3), Epoch(7), Duration::ZERO, Grants::new(me));
         leases.recall(None).await;
         let id = leases.open(other);
         leases.state().leases.get_mut(&other).unwrap().recalls = 1;
@@ -239,7 +244,7 @@ mod tests {
     #[test]
     fn a_wish_that_comes_late_or_twice_is_not_granted() {
         let me = Worker { node: NodeId(1), incarnation: 1 };
-        let leases = Leases::new(GroupId(3), Epoch(7), Grants::new(me));
+        let leases = Leases::new(GroupId(3), Epoch(7), Duration::ZERO, Grants::new(me));
         let newest = [5, 4, 5, 6].map(|wish| leases.is_newest(me, wish));
         assert_eq!(newest, [true, false, false, true]);
     }

@@ -203,7 +203,7 @@ impl Actor for ShardSupervisor {
             let view = group.view();
             ShardClock::open(view.time, view.steady)
         };
-        let leases = Leases::new(id, owner.epoch, grants);
+        let leases = Leases::new(id, owner.epoch, group.alone_for(owner.term), grants);
         let owned = Arc::new(Owned { group, owner, clock, leases, router: router.clone() });
         let parent = me.get_cell();
         let (tenants, _) =

@@ -111,6 +111,9 @@ enum Command {
     Once {
         #[arg(long, default_value_t = FULL.once)]
         rounds: u32,
+        /// Requests under way at one kill
+        #[arg(long, default_value_t = once::AT_ONCE)]
+        at_once: u32,
     },
     /// Scans by many clients under kills: never more at the same time than the tenant may
     Concurrency {
@@ -180,7 +183,7 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::Rate { fault, secs } => rate::run(run, fault, secs).await,
         Command::Month { units } => month::run(run, units).await,
         Command::Revoke { fault, rounds } => revoke::run(run, fault, rounds).await,
-        Command::Once { rounds } => once::run(run, rounds).await,
+        Command::Once { rounds, at_once } => once::run(run, rounds, at_once).await,
         Command::Concurrency { secs } => concurrency::run(run, secs).await,
         Command::Grow { secs } => grow::run(run, secs).await,
         Command::Rolling => rolling::run(run).await,
@@ -198,7 +201,7 @@ async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     rate::run(run, None, rounds.rate_s).await?;
     month::run(run, rounds.month_units).await?;
     revoke::run(run, None, rounds.revoke).await?;
-    once::run(run, rounds.once).await?;
+    once::run(run, rounds.once, once::AT_ONCE).await?;
     concurrency::run(run, rounds.concurrency_s).await?;
     if let Some(Members { grow_s, move_kills }) = rounds.members {
         grow::run(run, grow_s).await?;

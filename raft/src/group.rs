@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -20,6 +20,7 @@ use tracing::{debug, error, info};
 use crate::apply::{Shared, View};
 use crate::checkpoint::Reader;
 use crate::checkpoint::keeper::{Figures, Keeper};
+use crate::heard::Heard;
 use crate::proposer::{self, Proposer};
 use crate::types::{Payload, Raft};
 
@@ -29,9 +30,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a hand-over may take before proposals are taken again.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// No leader was heard since the replica was started.
-const NEVER: u64 = u64::MAX;
 
 /// Why there is no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,9 +89,7 @@ pub(crate) struct Inner {
     proposer: Proposer,
     leadership: watch::Receiver<Leadership>,
     keeper: Arc<Keeper>,
-    started: Instant,
-    /// Milliseconds from the start to when its leader was heard last; [`NEVER`] before the first time.
-    heard_ms: AtomicU64,
+    heard: Arc<Heard>,
     /// Whether openraft's own clock goes.
     ticks: AtomicBool,
     /// The replica is stopped on purpose.
@@ -120,6 +116,7 @@ impl Group {
         replica: ReplicaId,
         life: Life,
         keeper: Arc<Keeper>,
+        heard: Arc<Heard>,
         dead: watch::Sender<Option<GroupId>>,
     ) -> Self {
         let (raft, shared) = (keeper.raft.clone(), keeper.shared.clone());
@@ -143,8 +140,7 @@ impl Group {
             proposer,
             leadership,
             keeper,
-            started: Instant::now(),
-            heard_ms: AtomicU64::new(NEVER),
+            heard,
             ticks: AtomicBool::new(true),
             stopped,
         };
@@ -159,18 +155,22 @@ impl Group {
         }
     }
 
-    /// An append of the leader was taken.
-    pub(crate) fn heard(&self) {
-        let ms = self.inner.started.elapsed().as_millis() as u64;
-        self.inner.heard_ms.store(ms, Ordering::Relaxed);
+    pub(crate) fn heard(&self) -> &Heard {
+        &self.inner.heard
     }
 
-    /// Since the leader was heard last.
-    pub(crate) fn silence(&self) -> Duration {
-        match self.inner.heard_ms.load(Ordering::Relaxed) {
-            NEVER => Duration::MAX,
-            heard => self.inner.started.elapsed().saturating_sub(Duration::from_millis(heard)),
-        }
+    /// For how long this replica has taken no word of a leader; the largest duration when it has not
+    /// since it was started.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.inner.heard.silence()
+    }
+
+    /// For how long, when this replica was elected in `term`, nobody else can have had a quorum. Zero
+    /// when that is not known. It grows with time.
+    #[must_use]
+    pub fn alone_for(&self, term: u64) -> Duration {
+        self.inner.heard.before(term)
     }
 
     /// Lets openraft's clock for this group go or stand still.
@@ -260,7 +260,10 @@ impl Group {
         let group = self.inner.id;
         let read = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
         match tokio::time::timeout(READ_TIMEOUT, read).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => {
+                self.inner.heard.note();
+                Ok(())
+            }
             Ok(Err(error)) if error.forward_to_leader().is_some() => {
                 Err(ReadError::NotLeader { group, leader: self.leader() })
             }

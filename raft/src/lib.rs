@@ -7,6 +7,7 @@ pub mod backup;
 mod checkpoint;
 pub mod failpoint;
 pub mod group;
+mod heard;
 mod log;
 pub mod machine;
 pub mod members;

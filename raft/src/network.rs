@@ -22,7 +22,7 @@ mod hello;
 mod link;
 mod listener;
 mod refusal;
-mod rpc;
+pub(crate) mod rpc;
 pub mod trust;
 
 #[cfg(test)]

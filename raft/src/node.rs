@@ -25,6 +25,7 @@ use crate::checkpoint::staging::Arrivals;
 use crate::checkpoint::stream::Streams;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::group::{Group, Life};
+use crate::heard::Heard;
 use crate::log::Log;
 use crate::members::Tally;
 use crate::network::{Network, Peers};
@@ -311,7 +312,9 @@ impl Host {
         let shared = Shared::new(group, loaded, self.map.clone(), self.storage.log_bytes);
         let config = config(self.storage.keep_entries);
         let config = Arc::new(config.map_err(|error| failed(error.to_string()))?);
-        let network = Network::new(Arc::clone(&self.peers), Arc::clone(&self.streams), group);
+        let heard = Arc::new(Heard::new());
+        let (peers, streams) = (Arc::clone(&self.peers), Arc::clone(&self.streams));
+        let network = Network::new(peers, streams, group, Arc::clone(&heard));
         let log = Log::new(self.wal.group(group.0));
         readable(&log, group)?;
         let applier = Applier::new(shared.clone(), checkpoint.clone());
@@ -334,7 +337,7 @@ impl Host {
             figures: watch::Sender::new(None),
         });
         tokio::spawn(Arc::clone(&keeper).run());
-        Ok(Group::start(group, replica, self.life, keeper, self.dead.clone()))
+        Ok(Group::start(group, replica, self.life, keeper, heard, self.dead.clone()))
     }
 
     /// Makes the cluster of which this node is the first: one replica of every group, then the

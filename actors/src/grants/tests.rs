@@ -149,23 +149,34 @@ async fn only_what_is_called_back_is_dropped() {
     assert_eq!(grants.held(), 0);
 }
 
+/// An ownership that began when nobody had led for so long.
+fn opened(alone_for: Duration, grants: Grants) -> Leases {
+    Leases::new(GROUP, Epoch(7), alone_for, grants)
+}
+
 /// An ownership that is older than any lease of its predecessor.
-async fn settled(grants: Grants) -> Leases {
-    let leases = Leases::new(GROUP, Epoch(7), grants);
-    leases.recall(None).await;
-    leases
+fn settled(grants: Grants) -> Leases {
+    opened(OWNER_LEASE, grants)
 }
 
 #[tokio::test]
 async fn a_new_owner_waits_until_leases_of_the_last_one_are_over() {
-    let begun = Instant::now();
-    settled(Grants::new(worker(1))).await;
-    assert!(begun.elapsed() >= OWNER_LEASE);
+    const ELECTED_AFTER: Duration = Duration::from_millis(1_600);
+    for alone_for in [Duration::ZERO, ELECTED_AFTER] {
+        let leases = opened(alone_for, Grants::new(worker(1)));
+        let left = OWNER_LEASE - alone_for;
+        let begun = Instant::now();
+        assert!(leases.lapsed(&[worker(2)].into()).is_empty(), "it may have one of before");
+        leases.recall(None).await;
+        let took = begun.elapsed();
+        assert!(took >= left && took < left + Duration::from_millis(500), "{took:?} of {left:?}");
+        assert_eq!(leases.lapsed(&[worker(2)].into()), [worker(2)]);
+    }
 }
 
 #[tokio::test]
 async fn a_recall_waits_for_the_lease_of_a_node_that_does_not_answer_and_ends_it() {
-    let leases = settled(Grants::new(worker(1))).await;
+    let leases = settled(Grants::new(worker(1)));
     let [here, gone] = [worker(1), worker(2)].map(|worker| (worker, leases.open(worker)));
     for (worker, id) in [here, gone] {
         assert!(leases.note(worker, id, TenantId(5)));
@@ -186,7 +197,7 @@ async fn a_recall_waits_for_the_lease_of_a_node_that_does_not_answer_and_ends_it
 
 #[tokio::test]
 async fn a_lease_of_another_ownership_or_number_is_none() {
-    let leases = settled(Grants::new(worker(1))).await;
+    let leases = settled(Grants::new(worker(1)));
     let id = leases.open(worker(1));
     assert!(leases.holds(worker(1), id));
     assert!(!leases.holds(worker(2), id));

@@ -25,7 +25,7 @@ const NODES: usize = 3;
 /// So many that every node owns the shards of some.
 const TENANTS: usize = 16;
 /// Requests under way at one kill.
-const AT_ONCE: u32 = 25;
+pub(crate) const AT_ONCE: u32 = 25;
 /// From the sending to the kill.
 const KILL_AFTER_US: u64 = 20_000;
 const DOCUMENTS: u64 = 2;
@@ -78,20 +78,20 @@ struct Settled {
     attempts: u32,
 }
 
-pub(crate) async fn run(run: &Run, rounds: u32) -> Result<()> {
+pub(crate) async fn run(run: &Run, rounds: u32, at_once: u32) -> Result<()> {
     let mut live = Live::start(NODES, &[]).await?;
-    let done = Box::pin(play(run, &mut live, rounds)).await;
+    let done = Box::pin(play(run, &mut live, rounds, at_once)).await;
     live.end(done, run.keep, run.report).await
 }
 
-async fn play(run: &Run, live: &mut Live, rounds: u32) -> Result<()> {
+async fn play(run: &Run, live: &mut Live, rounds: u32, at_once: u32) -> Result<()> {
     let began = Instant::now();
     let mut dice = StdRng::seed_from_u64(run.seed);
     let hires = (0..TENANTS).map(|number| Asker::hire(live, number));
     let mut askers = try_join_all(hires).await?;
     let mut told = Told::default();
     while told.rounds < rounds {
-        let count = AT_ONCE.min(rounds - told.rounds);
+        let count = at_once.clamp(1, rounds - told.rounds);
         kill(live, &mut askers, count, &mut dice, &mut told)
             .await
             .with_context(|| format!("kill {}", told.kills + 1))?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actors::System;
 use actors::jobs::Standing;
@@ -71,12 +72,18 @@ impl NodeStatus {
         check("leaders", without.is_empty(), detail)
     }
 
-    /// A leader that has a quorum, as far as this node can tell.
+    /// A leader that has a quorum, as far as this node can tell. One who was obeyed here a moment ago
+    /// counts: leads are handed over all the time, and requests wait for that.
     fn is_led(&self, group: GroupId) -> bool {
+        /// No election begins before.
+        const MOMENT: Duration = Duration::from_millis(900);
         let Some(group) = self.system.host.group(group) else {
             // Its replicas are elsewhere; any node that is up can answer for it.
             return true;
         };
+        if group.silence() < MOMENT {
+            return true;
+        }
         match group.leader() {
             Some(leader) if leader == self.system.host.node() => group.has_quorum(),
             Some(leader) => self.is_up(leader),

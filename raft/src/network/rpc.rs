@@ -9,11 +9,12 @@ use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreacha
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse};
 use protocol::{GroupId, NodeId, codec};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{CallError, Class, Kind, Peers};
 use crate::checkpoint::stream::{Sender, Streams};
+use crate::heard::Heard;
 use crate::types::{
     AppendRequest, AppendResponse, Member, RpcError, Snapshot, SnapshotData, TypeConfig, Vote,
     VoteRequest, VoteResponse,
@@ -25,25 +26,36 @@ pub(crate) struct Network {
     peers: Arc<Peers>,
     streams: Arc<Streams>,
     group: GroupId,
+    heard: Arc<Heard>,
 }
 
 impl Network {
-    pub(crate) fn new(peers: Arc<Peers>, streams: Arc<Streams>, group: GroupId) -> Self {
-        Self { peers, streams, group }
+    pub(crate) fn new(
+        peers: Arc<Peers>,
+        streams: Arc<Streams>,
+        group: GroupId,
+        heard: Arc<Heard>,
+    ) -> Self {
+        Self { peers, streams, group, heard }
     }
 
     fn client(&self, node: NodeId, class: Class) -> Client {
-        let (peers, streams) = (Arc::clone(&self.peers), Arc::clone(&self.streams));
-        Client { peers, streams, group: self.group, node, class }
+        Client { network: self.clone(), node, class }
     }
+}
+
+/// A vote, and what else the voter knows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ballot {
+    pub(crate) answer: VoteResponse,
+    /// Milliseconds for which it has heard no leader.
+    pub(crate) silence_ms: u64,
 }
 
 /// A client to one replica.
 #[derive(Debug)]
 pub(crate) struct Client {
-    peers: Arc<Peers>,
-    streams: Arc<Streams>,
-    group: GroupId,
+    network: Network,
     node: NodeId,
     /// Of its appends: heartbeats have a connection of their own.
     class: Class,
@@ -72,7 +84,8 @@ impl Client {
         let body =
             codec::encode(request).map_err(|error| RpcError::Network(NetworkError::new(&error)))?;
         let body = Bytes::from(body);
-        match self.peers.call(self.node, class, kind, self.group, body, timeout).await {
+        let Network { peers, group, .. } = &self.network;
+        match peers.call(self.node, class, kind, *group, body, timeout).await {
             Ok(answer) => {
                 codec::decode(&answer).map_err(|error| RpcError::Network(NetworkError::new(&error)))
             }
@@ -100,7 +113,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: VoteRequest,
         option: RPCOption,
     ) -> Result<VoteResponse, RpcError> {
-        self.call(Class::Control, Kind::Vote, &request, option.hard_ttl()).await
+        self.network.heard.campaign(&request);
+        let Ballot { answer, silence_ms } =
+            self.call(Class::Control, Kind::Vote, &request, option.hard_ttl()).await?;
+        let silence = Duration::from_millis(silence_ms);
+        self.network.heard.answered(request.vote.leader_id.term, &answer, silence);
+        Ok(answer)
     }
 
     async fn pre_vote(
@@ -123,8 +141,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
             return Err(StreamingError::Network(NetworkError::new(&error)));
         };
         let least = snapshot.meta.last_log_id;
-        let (peers, streams) = (Arc::clone(&self.peers), Arc::clone(&self.streams));
-        let sender = Sender { peers, streams, node: self.node, group: self.group };
+        let Network { peers, streams, group, .. } = self.network.clone();
+        let sender = Sender { peers, streams, node: self.node, group };
         tokio::select! {
             sent = sender.send(vote, &outgoing, least) => sent.map_err(|error| {
                 match matches!(error, CallError::Unreachable { .. }) {

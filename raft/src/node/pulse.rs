@@ -3,9 +3,10 @@
 //! node says so, all at once, so that those to one peer share a write; and a follower's clock stands
 //! still for as long as its leader is heard.
 //!
-//! Invariant: a follower that has heard nothing for [`QUIET`], or nothing at all since it was started, ticks. No election can be due before: the
-//! earliest is when the lease and then [`super::ELECTION_MIN`] are over. Where the clock stands, time
-//! goes on: openraft compares instants, and counts no ticks.
+//! Invariant: a follower that has heard nothing for [`QUIET`], or nothing at all since it was started,
+//! ticks. No election can be due before: the earliest is when the lease and then
+//! [`super::ELECTION_MIN`] are over. Where the clock stands, time goes on: openraft compares instants,
+//! and counts no ticks.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use protocol::nodes::{self, Directory, Registration};
 use protocol::{ClusterId, Digest, GroupId, NodeId, Refusal, ReplicaId, codec};
 use serde::de::DeserializeOwned;
@@ -17,6 +19,7 @@ use super::{ELECTION_MAX, Host, joined};
 use crate::checkpoint::staging::{Arrivals, StagingError};
 use crate::checkpoint::stream::{Begin, Install, Part};
 use crate::group::{Group, ProposeError};
+use crate::network::rpc::Ballot;
 use crate::network::trust::Authority;
 use crate::network::{Kind, Peer, Service};
 use crate::types::{AppendRequest, Snapshot, SnapshotData, TypeConfig, VoteRequest};
@@ -111,25 +114,17 @@ async fn serve(
             let request: AppendRequest = read(body)?;
             let answer = group.raft().append_entries(request).await.map_err(text)?;
             if answer.is_success() {
-                group.heard();
+                group.heard().note();
             }
             write(&answer)
         }
-        Kind::Vote | Kind::PreVote => {
-            // openraft forgets leases on restart: a vote given now could elect a second leader
-            // while the first still serves lease reads.
-            let wait = ELECTION_MAX.saturating_sub(host.started.elapsed());
-            if wait > Duration::ZERO {
-                return Err(format!("just started, votes in {} ms", wait.as_millis()));
-            }
-            let raft = replica(host, group)?;
-            let request: VoteRequest = read(body)?;
-            let answer = if kind == Kind::PreVote {
-                raft.pre_vote(request).await
-            } else {
-                raft.vote(request).await
-            };
-            write(&answer.map_err(text)?)
+        Kind::Vote => {
+            votes(host)?;
+            write(&vote(&here(host, group)?, read(body)?).await?)
+        }
+        Kind::PreVote => {
+            votes(host)?;
+            write(&replica(host, group)?.pre_vote(read(body)?).await.map_err(text)?)
         }
         Kind::TransferLeader => {
             if host.is_leaving() {
@@ -172,7 +167,9 @@ async fn serve(
             let (head, staged) = blocking(host, finish).await?;
             crate::failpoint::hit("host-staged");
             let snapshot = Snapshot { meta: head.meta(), snapshot: SnapshotData::Staged(staged) };
-            write(&own.raft().install_full_snapshot(vote, snapshot).await.map_err(text)?)
+            let installed = own.raft().install_full_snapshot(vote, snapshot).await;
+            own.heard().note();
+            write(&installed.map_err(text)?)
         }
         Kind::Cut => write(&host.cut_for_peer(group).await?),
         Kind::CutRows => {
@@ -183,6 +180,25 @@ async fn serve(
         Kind::Readmit => write(&host.readmit(from, read(body)?).await),
         Kind::BlobPut | Kind::BlobGet => Err("not on this connection".to_owned()),
     }
+}
+
+/// openraft forgets leases on restart: a vote given now could elect a second leader while the first is
+/// still obeyed.
+fn votes(host: &Host) -> Result<(), String> {
+    let wait = ELECTION_MAX.saturating_sub(host.started.elapsed());
+    if wait > Duration::ZERO {
+        return Err(format!("just started, votes in {} ms", wait.as_millis()));
+    }
+    Ok(())
+}
+
+async fn vote(group: &Group, request: VoteRequest) -> Result<Ballot, String> {
+    let led = group.raft().server_metrics().borrow_watched().state == ServerState::Leader;
+    let at_once = led || request.leadership_transfer;
+    let answer = group.raft().vote(request).await.map_err(text)?;
+    // After the vote: from now on nobody of an earlier term is heard here.
+    let silence = if at_once { Duration::ZERO } else { group.heard().as_voter() };
+    Ok(Ballot { answer, silence_ms: silence.as_millis() as u64 })
 }
 
 async fn join(host: &Arc<Host>, request: JoinRequest) -> JoinAnswer {
