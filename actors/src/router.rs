@@ -27,6 +27,8 @@ const FIND_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long an owner may take to answer, on top of its own limits.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(25);
+/// A leader that hands over has answered by then, once another is known.
+const LATE_ANSWERS: Duration = Duration::from_millis(200);
 
 /// Routes questions. Clones share what they know.
 #[derive(Clone)]
@@ -184,7 +186,11 @@ impl Router {
         let mut envelope = Envelope::new(KIND_ASK, id, Bytes::from(payload));
         envelope.shard = group.0;
         envelope.deadline_remaining_ms = ANSWER_TIMEOUT.as_millis() as u32;
-        match transport.call(node.0, envelope).await {
+        let called = tokio::select! {
+            called = transport.call(node.0, envelope) => called,
+            () = self.replaced(node, group) => Err(CallFailure::Unknown),
+        };
+        match called {
             Ok(ReplyFrame::Ok(answer)) => {
                 codec::decode(&answer).unwrap_or(Err(AskError::Unknown { group }))
             }
@@ -202,6 +208,22 @@ impl Router {
                 Err(lost(group, changes(ask)))
             }
         }
+    }
+
+    /// Returns a while after another node took the group over from one that was asked. That one may be
+    /// cut off from all others, which its connection tells only seconds later.
+    async fn replaced(&self, node: NodeId, group: GroupId) {
+        if let Some(here) = self.inner.host.group(group) {
+            let mut leadership = here.leadership();
+            leadership.mark_unchanged();
+            while leadership.changed().await.is_ok() {
+                if leadership.borrow_and_update().leader.is_some_and(|leader| leader != node) {
+                    return tokio::time::sleep(LATE_ANSWERS).await;
+                }
+            }
+        }
+        // There is no replica here that would hear of it.
+        std::future::pending().await
     }
 
     /// The leader as the local replica knows it, else as it was remembered, else as it should be.

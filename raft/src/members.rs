@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use protocol::nodes::{Command, Map, Node};
+use protocol::owner::Epoch;
 use protocol::{GroupId, NodeId};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::failpoint;
 use crate::group::{Group, MemberView};
-use crate::node::Host;
 use crate::node::residence::HANDOVERS_MAX;
+use crate::node::{ELECTION_MIN, Host};
 use crate::placement;
 
 mod step;
@@ -40,6 +41,10 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a leader waits between two transfers of one group: a failed one costs seconds.
 const TRANSFER_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long an owner is left in peace that was elected because another fell silent. What that one had
+/// promised is over by then, and whoever waited for it would wait again for the next owner.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// What a leader must know of other nodes, beside what Raft tells it.
 pub trait Sight: Send + Sync + 'static {
     /// Whether a node answers and is not about to stop.
@@ -58,6 +63,8 @@ struct Keeper<S> {
     absent: BTreeMap<NodeId, Instant>,
     /// No transfer of a group before this.
     pauses: BTreeMap<GroupId, Instant>,
+    /// What this node owns, and until when it keeps it.
+    owned: BTreeMap<GroupId, (Epoch, Instant)>,
     farewells: step::Farewells,
 }
 
@@ -71,6 +78,7 @@ pub async fn run<S: Sight>(host: Arc<Host>, sight: S, replace_after: Option<Dura
         replace_after,
         absent: BTreeMap::new(),
         pauses: BTreeMap::new(),
+        owned: BTreeMap::new(),
         farewells: step::Farewells::default(),
     };
     let mut busy = false;
@@ -94,8 +102,9 @@ impl<S: Sight> Keeper<S> {
     /// Does what is due; `true` if that was anything.
     async fn look(&mut self, map: &Arc<Map>) -> bool {
         let mut busy = self.place(map).await;
-        let led = self.host.groups().into_iter().filter(Group::leads);
+        let led = self.led();
         let handed: Vec<(Group, MemberView)> = led
+            .into_iter()
             .filter_map(|group| self.heir(map, &group).map(|heir| (group, heir)))
             .take(HANDOVERS_MAX)
             .collect();
@@ -122,6 +131,23 @@ impl<S: Sight> Keeper<S> {
             });
         }
         busy | join_all(steps).await.into_iter().any(|taken| taken)
+    }
+
+    /// The groups that this node owns, after a note of until when it keeps them.
+    fn led(&mut self) -> Vec<Group> {
+        let mut led = Vec::new();
+        let mut owned = BTreeMap::new();
+        for group in self.host.groups() {
+            let Some(owner) = group.leadership().borrow().owned else { continue };
+            let known = self.owned.get(&group.id()).filter(|(epoch, _)| *epoch == owner.epoch);
+            let after_silence = group.alone_for(owner.term) >= ELECTION_MIN;
+            let settling = if after_silence { SETTLING } else { Duration::ZERO };
+            let until = known.map_or_else(|| Instant::now() + settling, |(_, until)| *until);
+            owned.insert(group.id(), (owner.epoch, until));
+            led.push(group);
+        }
+        self.owned = owned;
+        led
     }
 
     /// The meta leader's part: the map.
@@ -179,7 +205,8 @@ impl<S: Sight> Keeper<S> {
         let must = !takes(me) || placement.leaving.contains(&group.replica());
         let wanted = placement.preferred != me && (!group.id().is_meta() || placement.pinned);
         let paused = self.pauses.get(&group.id()).is_some_and(|until| Instant::now() < *until);
-        if paused || !(must || wanted) || !group.is_settled() {
+        let settling = self.owned.get(&group.id()).is_none_or(|(_, until)| Instant::now() < *until);
+        if paused || (settling && !must) || !(must || wanted) || !group.is_settled() {
             return None;
         }
         let heir = self.host.heir(group, |node| self.sight.is_up(node))?;

@@ -103,7 +103,7 @@ pub struct Host {
     life: Life,
     runtime: Handle,
     started: Instant,
-    directory: PathBuf,
+    directory: tokio::sync::Mutex<PathBuf>,
     storage: Storage,
     /// One checkpoint at a time.
     gate: Arc<Semaphore>,
@@ -166,7 +166,7 @@ impl Host {
             life,
             runtime,
             started: Instant::now(),
-            directory: directory::file(&storage.data),
+            directory: tokio::sync::Mutex::new(directory::file(&storage.data)),
             gate: Arc::new(Semaphore::new(keeper::AT_ONCE)),
             streams: Streams::new(),
             arrivals: Arc::new(Arrivals::open(&checkpoints)?),

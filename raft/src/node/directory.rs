@@ -9,6 +9,7 @@ use bytes::Bytes;
 use protocol::codec::CodecError;
 use protocol::nodes::{Directory, Map};
 use protocol::{GroupId, NodeId, codec};
+use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::Host;
@@ -118,11 +119,13 @@ impl Host {
     }
 }
 
-/// Writes a file whole: a crash leaves the old one or the new one.
-async fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file whole: a crash leaves the old one or the new one. Two at once would take the unfinished
+/// file from each other.
+async fn replace_file(path: &Mutex<PathBuf>, bytes: &[u8]) -> io::Result<()> {
+    let path = path.lock().await;
     let new = path.with_extension("new");
     let bytes = bytes.to_vec();
-    let path = path.to_owned();
+    let target = path.clone();
     let written = tokio::task::spawn_blocking(move || {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -134,7 +137,27 @@ async fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
             .open(&new)?;
         file.write_all(&bytes)?;
         file.sync_data()?;
-        std::fs::rename(&new, &path)
+        std::fs::rename(&new, &target)
     });
     written.await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_saves_at_the_same_time_saves_one_after_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Mutex::new(dir.path().join("peers"));
+        let saved = (0..32_u8).map(|number| {
+            let path = &path;
+            async move { replace_file(path, &[number; 4096]).await }
+        });
+        for saved in futures::future::join_all(saved).await {
+            saved.unwrap();
+        }
+        let bytes = std::fs::read(dir.path().join("peers")).unwrap();
+        assert!(bytes.len() == 4096 && bytes.iter().all(|byte| *byte == bytes[0]));
+    }
 }
