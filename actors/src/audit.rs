@@ -168,8 +168,7 @@ impl Auditor {
     }
 
     async fn run(self) {
-        let mut ticks = tokio::time::interval(FLUSH_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = raft::ticks::ticks(FLUSH_EVERY);
         for number in 1_u32.. {
             ticks.tick().await;
             if number.is_multiple_of(STRANGERS_EVERY) {

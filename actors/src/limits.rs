@@ -191,7 +191,7 @@ async fn recall_unsure(owned: Arc<Owned>, unsure: BTreeSet<Option<TenantId>>) {
 
 /// What dead nodes held is freed when their leases must be over; shadows are counted.
 async fn watch(owned: Arc<Owned>) {
-    let mut ticks = tokio::time::interval(LAPSE_INTERVAL);
+    let mut ticks = raft::ticks::ticks(LAPSE_INTERVAL);
     let mut effects = owned.group.effects();
     loop {
         tokio::select! {

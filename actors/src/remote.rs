@@ -296,7 +296,7 @@ impl Core {
 }
 
 async fn reconcile_until_ended(core: Arc<Core>) {
-    let mut ticks = tokio::time::interval(RECONCILE_EVERY);
+    let mut ticks = raft::ticks::ticks(RECONCILE_EVERY);
     let mut ended = core.ended.clone();
     loop {
         tokio::select! {

@@ -94,8 +94,7 @@ impl Mouth {
     /// Says that this node is drained, once it runs nothing and all that it holds is led by others.
     pub(crate) async fn rest(self) {
         let Inner { me, host, runner, .. } = &*self.inner;
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = raft::ticks::ticks(INTERVAL);
         loop {
             ticks.tick().await;
             let map = host.map().borrow().clone();
@@ -117,7 +116,7 @@ impl Mouth {
 
     /// To this node's own coordinators.
     pub(crate) async fn note(self) {
-        let mut ticks = tokio::time::interval(INTERVAL);
+        let mut ticks = raft::ticks::ticks(INTERVAL);
         loop {
             ticks.tick().await;
             self.inner.workers.note(self.inner.me, self.load());
@@ -126,7 +125,7 @@ impl Mouth {
 
     /// To all others.
     pub(crate) async fn tell(self, transport: Arc<dyn PeerTransport>) {
-        let mut ticks = tokio::time::interval(INTERVAL);
+        let mut ticks = raft::ticks::ticks(INTERVAL);
         let mut told = (Load::default(), Vec::new(), Instant::now());
         loop {
             ticks.tick().await;

@@ -309,7 +309,7 @@ impl Tree {
 /// Watches every group that has a replica here, those that come later included.
 async fn follow_groups(host: Arc<Host>, supervisor: BoundedRef<Change>) {
     let mut watched = BTreeSet::new();
-    let mut ticks = tokio::time::interval(GROUPS_INTERVAL);
+    let mut ticks = raft::ticks::ticks(GROUPS_INTERVAL);
     loop {
         ticks.tick().await;
         for group in host.groups() {

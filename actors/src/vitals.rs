@@ -132,8 +132,7 @@ impl Ward {
 
     /// Tells every peer, for as long as the process runs.
     pub(crate) async fn tell(self, transport: Arc<dyn PeerTransport>) {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = raft::ticks::ticks(INTERVAL);
         loop {
             ticks.tick().await;
             let vitals = match codec::encode(&Vitals::of(&self.host)) {

@@ -224,6 +224,11 @@ impl Group {
         last.saturating_sub(metrics.purged.map_or(0, |id| id.index))
     }
 
+    /// Index of the last entry in the log here.
+    pub(crate) fn last_index(&self) -> u64 {
+        self.inner.raft.metrics().borrow_watched().last_log_index.unwrap_or(0)
+    }
+
     /// The newest state, made durable and fixed. Every entry that was applied before the call is in it.
     pub(crate) async fn fix(&self) -> Result<Reader, String> {
         if self.inner.stopped.load(Ordering::Acquire) {

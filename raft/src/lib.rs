@@ -15,6 +15,7 @@ pub mod network;
 pub mod node;
 pub mod placement;
 mod proposer;
+pub mod ticks;
 pub mod types;
 pub mod wal;
 

@@ -22,6 +22,7 @@ use crate::group::{Group, MemberView};
 use crate::node::residence::HANDOVERS_MAX;
 use crate::node::{ELECTION_MIN, Host};
 use crate::placement;
+use crate::ticks::ticks;
 
 mod step;
 mod tally;
@@ -82,10 +83,11 @@ pub async fn run<S: Sight>(host: Arc<Host>, sight: S, replace_after: Option<Dura
         farewells: step::Farewells::default(),
     };
     let mut busy = false;
+    let mut ticks = ticks(INTERVAL);
     loop {
-        let pause = tokio::time::sleep(if busy { BUSY } else { INTERVAL });
         tokio::select! {
-            () = pause => {}
+            () = tokio::time::sleep(BUSY), if busy => {}
+            _ = ticks.tick() => {}
             // A change of the map may be what a group waits for; a burst of them is one.
             changed = changes.changed() => match changed {
                 Ok(()) => tokio::time::sleep(BUSY / 4).await,

@@ -52,8 +52,7 @@ impl Blobs {
 
     async fn keep_all(self, kept: Kept) {
         let mut watched: BTreeMap<GroupId, Watched> = BTreeMap::new();
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = raft::ticks::ticks(INTERVAL);
         loop {
             ticks.tick().await;
             let here = self.host.groups();

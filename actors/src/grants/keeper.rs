@@ -26,9 +26,8 @@ const RETURN_WITHIN: Duration = Duration::from_secs(1);
 const LEASE_IDLE_US: u64 = 10_000_000;
 
 pub(super) async fn run(grants: Grants) {
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let mut ticks = raft::ticks::ticks(INTERVAL);
     let mut walked = clock::boot_us();
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let leases: Vec<_> = grants.leases().values().cloned().collect();

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::time::MissedTickBehavior;
 use tracing::debug;
 
 use super::link::{Link, PROBE_DEADLINE, Phase};
@@ -35,8 +34,7 @@ pub(super) async fn attend(sessions: Arc<Sessions>, link: Arc<Link>) {
 
 /// Probes until the peer has been silent for too long.
 async fn silence(sessions: &Sessions, link: &Arc<Link>) {
-    let mut ticks = tokio::time::interval(PROBE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = raft::ticks::ticks(PROBE_EVERY);
     let mut ticked = Instant::now();
     let mut probes = FuturesUnordered::new();
     let mut misses = 0;

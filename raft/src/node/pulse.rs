@@ -8,6 +8,7 @@
 //! [`super::ELECTION_MIN`] are over. Where the clock stands, time goes on: openraft compares instants,
 //! and counts no ticks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tracing::debug;
 
 use super::{HEARTBEAT, Host};
 use crate::group::Group;
+use crate::ticks::ticks;
 
 /// A leader that is silent for this long is watched.
 const QUIET: Duration = Duration::from_millis(600);
@@ -24,14 +26,18 @@ const QUIET: Duration = Duration::from_millis(600);
 impl Host {
     /// Runs for as long as the host does.
     pub(super) async fn pulse(self: Arc<Self>) {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        let mut beat = ticks(HEARTBEAT);
+        let mut logs = BTreeMap::new();
+        for number in 0_u64.. {
             beat.tick().await;
             for group in self.groups() {
                 let leads = beats(&group);
                 group.tick(!leads && group.silence() >= QUIET);
-                if leads && let Err(error) = group.raft().trigger().heartbeat().await {
+                let last = Some(group.last_index());
+                // Followers hear with a beat what is committed: who has nothing to tell beats half as often.
+                let idle = logs.insert(group.id(), last) == Some(last);
+                let due = leads && (!idle || number.is_multiple_of(2));
+                if due && let Err(error) = group.raft().trigger().heartbeat().await {
                     // The node ends with the group, or the group is retired.
                     debug!(group = %group.id(), %error, "no heartbeat");
                 }
