@@ -5,7 +5,7 @@
 //! between finds its time over.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use protocol::peer::{Admission, Caller, LimitState, View};
@@ -21,37 +21,45 @@ use crate::clock;
 const NEVER: u64 = u64::MAX;
 
 /// A key that may be used here, while it holds.
+///
+/// What each request looks at comes first, side by side: with many keys in use, every line of memory is
+/// fetched from afar.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Pass {
-    view: View,
-    /// What every answer says of the limits.
-    policies: Arc<str>,
-    pub(super) digest: Digest,
-    pub(super) lease: Arc<GroupLease>,
-    ends_us: u64,
+    admission: Admission,
+    may_work: bool,
     dead: AtomicBool,
+    /// An ask for more is under way.
+    pub(super) asking: AtomicBool,
+    ends_us: u64,
     /// Requests that may be admitted.
     left: AtomicU64,
-    /// Of the ask that brought what is here; 0 when the owner knows of nothing here.
-    slab_number: AtomicU64,
     slab_ends_us: AtomicU64,
     /// When it is time to ask how long the window really is.
     look_at_us: AtomicU64,
-    /// When the window is over at the latest that the slab was cut from.
-    window_ends_us: AtomicU64,
-    /// An ask for more is under way.
-    pub(super) asking: AtomicBool,
-    /// An ask has ended.
-    pub(super) asked: Notify,
+    last_used_us: AtomicU64,
     /// Admitted since the last ask.
     pub(super) spent: AtomicU64,
-    /// When the last slab came, and how large it was.
-    pub(super) slab: Mutex<LastSlab>,
-    last_used_us: AtomicU64,
-    dry: Mutex<Option<Dry>>,
-    dry_until_us: AtomicU64,
     /// What the owner said is left beside all slabs.
     room: AtomicU64,
+    /// How large the last slab was.
+    granted: AtomicU64,
+    pub(super) lease: Arc<GroupLease>,
+    /// What every answer says of the limits.
+    policies: Arc<str>,
+    /// When the last slab came, and what was tight then.
+    slab: Mutex<LastSlab>,
+    pub(super) digest: Digest,
+    /// Of the ask that brought what is here; 0 when the owner knows of nothing here.
+    slab_number: AtomicU64,
+    /// When the window is over at the latest that the slab was cut from.
+    window_ends_us: AtomicU64,
+    /// An ask has ended.
+    pub(super) asked: Notify,
+    dry: Mutex<Option<Dry>>,
+    dry_until_us: AtomicU64,
+    view: View,
 }
 
 /// This long before a slab is over, its owner is asked whether the window really is.
@@ -63,11 +71,10 @@ const CRUMB: u64 = 512;
 
 /// What was granted last.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct LastSlab {
-    pub(super) at_us: u64,
-    pub(super) granted: u64,
+struct LastSlab {
+    at_us: u64,
     /// The policy that had the least left then.
-    pub(super) tight: Option<LimitState>,
+    tight: Option<LimitState>,
 }
 
 #[derive(Debug, Clone)]
@@ -82,8 +89,8 @@ pub struct Admitted {
     /// The policy with the least left, with what is left as far as this node knows; `None` when nothing
     /// limits.
     pub tight: Option<LimitState>,
-    /// The value of `RateLimit-Policy`.
-    pub policies: Arc<str>,
+    /// The value of `RateLimit-Policy`, where something limits.
+    pub policies: Option<Arc<str>>,
     /// The node that decides.
     pub owner: Option<NodeId>,
 }
@@ -102,25 +109,28 @@ impl Pass {
         let ends_us = view.ends_ms.map_or(NEVER, |ms| asked_us.saturating_add(ms * 1000));
         let policies = policy_field(&view.limits).into();
         Self {
-            view,
-            policies,
-            digest,
-            lease,
-            ends_us,
+            admission: view.admission,
+            may_work: matches!(view.caller.status, Status::Trial | Status::Active),
             dead: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
+            ends_us,
             left: AtomicU64::new(0),
-            slab_number: AtomicU64::new(0),
             slab_ends_us: AtomicU64::new(0),
             look_at_us: AtomicU64::new(NEVER),
-            window_ends_us: AtomicU64::new(0),
-            asking: AtomicBool::new(false),
-            asked: Notify::new(),
-            spent: AtomicU64::new(0),
-            slab: Mutex::default(),
             last_used_us: AtomicU64::new(asked_us),
+            spent: AtomicU64::new(0),
+            room: AtomicU64::new(0),
+            granted: AtomicU64::new(0),
+            lease,
+            policies,
+            slab: Mutex::default(),
+            digest,
+            slab_number: AtomicU64::new(0),
+            window_ends_us: AtomicU64::new(0),
+            asked: Notify::new(),
             dry: Mutex::default(),
             dry_until_us: AtomicU64::new(0),
-            room: AtomicU64::new(0),
+            view,
         }
     }
 
@@ -134,7 +144,7 @@ impl Pass {
     /// How requests of this key are admitted.
     #[must_use]
     pub fn admission(&self) -> Admission {
-        self.view.admission
+        self.admission
     }
 
     /// The limits of the tenant and the key. What was left of them when the view was taken is stale.
@@ -146,7 +156,7 @@ impl Pass {
     /// Whether the tenant's state lets the key do work.
     #[must_use]
     pub fn may_work(&self) -> bool {
-        matches!(self.status, Status::Trial | Status::Active)
+        self.may_work
     }
 
     /// Spends requests without asking anybody. `None` when that cannot be done.
@@ -154,14 +164,14 @@ impl Pass {
         if !self.may_work() {
             return None;
         }
-        match self.view.admission {
+        match self.admission {
             Admission::Owner => return None,
             Admission::Unlimited => {}
             Admission::Slabs => self.take(units)?,
         }
         // The clock is read after the tokens were taken: see above.
         let now_us = clock::boot_us();
-        let slab_holds = self.view.admission == Admission::Unlimited
+        let slab_holds = self.admission == Admission::Unlimited
             || now_us < self.slab_ends_us.load(Ordering::Acquire);
         if !slab_holds || !self.holds(now_us) {
             return None;
@@ -179,7 +189,10 @@ impl Pass {
     }
 
     fn admitted(&self, now_us: u64) -> Admitted {
-        let slab = self.last_slab();
+        if self.admission == Admission::Unlimited {
+            return Admitted { tight: None, policies: None, owner: self.lease.owner() };
+        }
+        let slab = *self.last_slab();
         let left = self.left.load(Ordering::Relaxed);
         let remaining = left.saturating_add(self.room.load(Ordering::Relaxed));
         let passed_ms = now_us.saturating_sub(slab.at_us) / 1000;
@@ -188,18 +201,28 @@ impl Pass {
             let reset_ms = state.reset_ms.saturating_sub(passed_ms).max(1);
             LimitState { remaining, reset_ms, ..state }
         });
-        Admitted { tight, policies: Arc::clone(&self.policies), owner: self.lease.owner() }
+        let policies = Some(Arc::clone(&self.policies));
+        Admitted { tight, policies, owner: self.lease.owner() }
     }
 
     /// Whether it is time to ask for more: half of the last slab is gone.
     pub(super) fn is_low(&self) -> bool {
         let left = self.left.load(Ordering::Relaxed);
-        let granted = self.last_slab().granted;
-        left <= granted / 2
+        left <= self.granted() / 2
     }
 
-    pub(super) fn last_slab(&self) -> LastSlab {
-        *self.slab.lock().unwrap_or_else(|_| std::process::abort())
+    /// Requests in the slab that came last.
+    pub(super) fn granted(&self) -> u64 {
+        self.granted.load(Ordering::Relaxed)
+    }
+
+    /// Since when the slab that came last holds.
+    pub(super) fn granted_at_us(&self) -> u64 {
+        self.last_slab().at_us
+    }
+
+    fn last_slab(&self) -> MutexGuard<'_, LastSlab> {
+        self.slab.lock().unwrap_or_else(|_| std::process::abort())
     }
 
     /// Requests that are left here.
@@ -224,8 +247,8 @@ impl Pass {
         self.room.store(slab.room, Ordering::Relaxed);
         self.slab_number.store(number, Ordering::Release);
         if slab.granted > 0 {
-            let mut last = self.slab.lock().unwrap_or_else(|_| std::process::abort());
-            *last = LastSlab { at_us: asked_us, granted: slab.granted, tight: slab.tight };
+            self.granted.store(slab.granted, Ordering::Relaxed);
+            *self.last_slab() = LastSlab { at_us: asked_us, tight: slab.tight };
         }
         if let Some(refusal) = &slab.denied {
             self.set_dry(refusal);

@@ -140,7 +140,7 @@ impl Grants {
             if !pass.holds(clock::boot_us()) {
                 return Spent::Over;
             }
-            if pass.admission() == Admission::Owner || units > pass.last_slab().granted.max(1) {
+            if pass.admission() == Admission::Owner || units > pass.granted().max(1) {
                 return self.spend_at_owner(pass, units, None).await;
             }
             if Instant::now() >= deadline {
@@ -267,14 +267,13 @@ impl Grants {
     /// that is little.
     fn wanted(&self, pass: &Pass, now_us: u64) -> u64 {
         let spent = pass.spent.swap(0, Ordering::Relaxed);
-        let last = pass.last_slab();
-        let took_us = now_us.saturating_sub(last.at_us).max(1_000);
+        let took_us = now_us.saturating_sub(pass.granted_at_us()).max(1_000);
         let within = |us: u64| {
             let spent = u128::from(spent) * u128::from(us) / u128::from(took_us);
             u64::try_from(spent).unwrap_or(SLAB_MAX)
         };
         // Growing at most twofold, so that one burst does not hoard.
-        let bound = (last.granted * 2).clamp(FIRST, SLAB_MAX);
+        let bound = (pass.granted() * 2).clamp(FIRST, SLAB_MAX);
         within(SLAB_US).max(within(SMALL_US).min(SMALL_MAX)).clamp(FIRST, bound)
     }
 

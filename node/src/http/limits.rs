@@ -131,8 +131,8 @@ async fn warm(
 fn here(admitted: &Admitted) -> Response {
     let body = said(admitted.tight.as_ref(), None);
     let mut response = axum::Json(body).into_response();
-    if let Some(tight) = &admitted.tight {
-        told(response.headers_mut(), &admitted.policies, tight);
+    if let (Some(tight), Some(policies)) = (&admitted.tight, &admitted.policies) {
+        told(response.headers_mut(), policies, tight);
     }
     if let Some(owner) = admitted.owner {
         let served = super::headers::Served { owner: Some(owner.to_string()), index: None };

@@ -235,9 +235,9 @@ impl Local {
     }
 
     fn limits(&self, admitted: &Admitted, out: &mut BytesMut) {
-        let Some(tight) = &admitted.tight else { return };
+        let (Some(tight), Some(policies)) = (&admitted.tight, &admitted.policies) else { return };
         out.extend_from_slice(b"ratelimit-policy: ");
-        out.extend_from_slice(admitted.policies.as_bytes());
+        out.extend_from_slice(policies.as_bytes());
         let (policy, left, reset_s) = (tight.policy, tight.remaining, reset_s(tight));
         write_into(out, format_args!("\r\nratelimit: \"{policy}\";r={left};t={reset_s}\r\n"));
     }
@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn an_answer_without_limits_has_nulls_and_no_headers_of_limits() {
         let mut local = Local::new();
-        let admitted = Admitted { tight: None, policies: "".into(), owner: None };
+        let admitted = Admitted { tight: None, policies: None, owner: None };
         local.body(&admitted);
         let body: protocol::wire::limits::Checked = serde_json::from_str(&local.body).unwrap();
         assert_eq!((body.allowed, body.policy, body.limit), (true, None, None));
