@@ -168,7 +168,6 @@ impl Store {
         }
     }
 
-    /// One by one: not every service that calls itself S3 removes many at a time.
     async fn remove_below(&self, folder: &str) -> Result<(), StoreError> {
         let listed = self.objects.list(Some(&Path::from(folder)));
         let listed = listed.map_err(|cause| self.error(folder, cause));
@@ -236,6 +235,8 @@ fn s3(
         .with_bucket_name(&bucket.name)
         .with_region(&bucket.region)
         .with_virtual_hosted_style_request(!bucket.path_style)
+        // Not every service that calls itself S3 removes many at a time.
+        .with_disable_bulk_delete(true)
         .with_credentials(Arc::new(credentials))
         .with_retry(retries)
         .with_http_connector(https::Given(client));
