@@ -285,3 +285,6 @@ impl Drop for Writer {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
