@@ -46,8 +46,8 @@ pub enum StoreError {
     #[error("{place}: {cause}")]
     Client { place: String, cause: ClientFault },
     /// The service did not do it, or did not answer.
-    #[error("{place}: {name}: {fault}")]
-    Service { place: String, name: String, fault: Fault },
+    #[error("{object}: {fault}")]
+    Service { object: String, fault: Fault },
     #[error("{name}: {cause}")]
     Object { name: String, cause: object_store::Error },
     #[error("{name}: {cause}")]
@@ -182,7 +182,13 @@ impl Store {
             return StoreError::Gone(name);
         }
         match fault_in(&cause) {
-            Some(fault) => StoreError::Service { place: self.place.to_string(), name, fault },
+            Some(fault) => {
+                let place = self.place.to_string();
+                let object = format!("{}/{name}", place.trim_end_matches('/'));
+                // Of the place itself there is no name.
+                let object = object.trim_end_matches('/').to_owned();
+                StoreError::Service { object, fault }
+            }
             None => StoreError::Object { name, cause },
         }
     }

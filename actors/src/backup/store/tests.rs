@@ -157,7 +157,7 @@ async fn parts_of_what_is_given_up_are_removed_and_the_reason_is_told() {
     let fake = Fake::default();
     fake.seen().broken = true;
     let error = write(&store(&fake).await, 50 * MIB).await.unwrap_err().to_string();
-    assert_eq!(error, "s3://backups/skep: long: refused with 403 AccessDenied: no");
+    assert_eq!(error, "s3://backups/skep/long: refused with 403 AccessDenied: no");
     while fake.seen().aborted == 0 {
         tokio::task::yield_now().await;
     }
