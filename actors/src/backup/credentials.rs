@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use object_store::aws::AwsCredential;
 
@@ -93,9 +93,9 @@ impl Keys {
     }
 }
 
-fn read_private(path: &PathBuf) -> Result<String, CredentialsError> {
+fn read_private(path: &Path) -> Result<String, CredentialsError> {
     let unreadable = |error: io::Error| CredentialsError::Unreadable {
-        path: path.clone(),
+        path: path.to_owned(),
         cause: error.to_string(),
     };
     // Without waiting for a writer, should it be a pipe.
@@ -107,7 +107,7 @@ fn read_private(path: &PathBuf) -> Result<String, CredentialsError> {
         return Err(unreadable(io::Error::other("it is no file")));
     }
     if meta.mode() & OTHERS != 0 {
-        return Err(CredentialsError::Open { path: path.clone(), mode: meta.mode() & 0o7777 });
+        return Err(CredentialsError::Open { path: path.to_owned(), mode: meta.mode() & 0o7777 });
     }
     let mut text = String::new();
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
@@ -115,11 +115,11 @@ fn read_private(path: &PathBuf) -> Result<String, CredentialsError> {
 }
 
 /// Lines of `name = value`, under one `[profile]` or none, as the tools of AWS write them.
-fn parse(path: &PathBuf, text: &str) -> Result<Keys, CredentialsError> {
+fn parse(path: &Path, text: &str) -> Result<Keys, CredentialsError> {
     let (mut id, mut secret, mut token) = (None, None, None);
     let mut profiles = 0;
     for (number, line) in text.lines().enumerate() {
-        let wrong = |what| CredentialsError::Line { path: path.clone(), line: number + 1, what };
+        let wrong = |what| CredentialsError::Line { path: path.to_owned(), line: number + 1, what };
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
             continue;
@@ -142,7 +142,7 @@ fn parse(path: &PathBuf, text: &str) -> Result<Keys, CredentialsError> {
             return Err(wrong("is there twice"));
         }
     }
-    let lacks = |what| CredentialsError::Lacks { path: path.clone(), what };
+    let lacks = |what| CredentialsError::Lacks { path: path.to_owned(), what };
     let is_set = |value: &String| !value.is_empty();
     let id = id.filter(is_set).ok_or_else(|| lacks(KEY_ID))?;
     let secret = secret.filter(is_set).ok_or_else(|| lacks(SECRET))?;

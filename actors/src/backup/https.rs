@@ -161,7 +161,9 @@ impl Https {
             Ok(Err(_)) | Err(_) => String::new(),
         };
         let status = parts.status.as_u16();
-        let code = element(&text, "Code").unwrap_or_default();
+        let code = element(&text, "Code");
+        let code = code.or_else(|| parts.status.canonical_reason().map(str::to_owned));
+        let code = code.unwrap_or_default();
         let token = token.as_ref().and_then(|token| token.to_str().ok());
         let message = element(&text, "Message");
         let message = message.filter(|text| token.is_none_or(|token| !text.contains(token)));

@@ -160,7 +160,8 @@ impl Endpoint {
         if authority.is_empty() || !authority.bytes().all(plain) {
             return Err(PlaceError::Endpoint);
         }
-        if !tls && !(plain_http && is_loopback(authority)) {
+        let allowed = tls || (plain_http && is_loopback(authority));
+        if !allowed {
             return Err(PlaceError::PlainHttp);
         }
         Ok(Some(Self { tls, authority: authority.to_owned() }))

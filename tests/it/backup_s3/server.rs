@@ -127,7 +127,7 @@ impl Server {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("nobody panics with it")
     }
 }
 

@@ -27,7 +27,7 @@ struct Given<'a> {
 
 /// Whether the request was signed with the keys, and its body is the one that was signed.
 pub(super) fn check(parts: &Parts, body: &[u8], keys: &Keys) -> Result<(), Refused> {
-    let given = given(parts).ok_or(Refused("AccessDenied", "Access Denied".to_owned()))?;
+    let given = given(parts).ok_or_else(|| Refused("AccessDenied", "Access Denied".to_owned()))?;
     if given.id != keys.id {
         return Err(Refused("InvalidAccessKeyId", "The key id does not exist".to_owned()));
     }
