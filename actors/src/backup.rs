@@ -14,14 +14,20 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, info, warn};
 
+mod credentials;
+mod https;
 mod manifest;
 mod names;
+mod place;
 mod prune;
 mod run;
 mod source;
 mod store;
 
+pub use credentials::CredentialsError;
+pub use https::{ClientFault, Fault};
 pub use manifest::{Group, Manifest};
+pub use place::{Bucket, Place, PlaceError, S3};
 pub use source::{Named, Source, SourceError};
 pub use store::StoreError;
 
@@ -49,7 +55,7 @@ const LOOK_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// `None`: there are no backups.
-    pub to: Option<String>,
+    pub to: Option<Place>,
     /// `None`: only when somebody asks.
     pub every: Option<Duration>,
     /// Complete backups that are kept; 0: all.
@@ -155,7 +161,7 @@ impl Backups {
 
     /// The newest backups, newest first.
     pub async fn all(&self) -> Result<Vec<(BackupId, Standing)>, BackupError> {
-        let (store, cluster) = (self.store()?, self.cluster()?);
+        let (store, cluster) = (self.store().await?, self.cluster()?);
         let running = self.running().await?;
         let mut found = source::backups(&store, cluster).await?;
         found.extend(running.filter(|running| !found.contains(running)));
@@ -170,15 +176,15 @@ impl Backups {
 
     /// How one stands; `None` if there is no such backup.
     pub async fn get(&self, backup: BackupId) -> Result<Option<Standing>, BackupError> {
-        let (store, cluster) = (self.store()?, self.cluster()?);
+        let (store, cluster) = (self.store().await?, self.cluster()?);
         // Before the place is looked at: one that ends in between has left its manifest by then.
         let running = self.running().await?;
         Ok(standing(&store, cluster, backup, running).await?)
     }
 
-    fn store(&self) -> Result<Store, BackupError> {
+    async fn store(&self) -> Result<Store, BackupError> {
         let place = self.inner.settings.to.as_ref().ok_or(BackupError::NoPlace)?;
-        Ok(Store::open(place)?)
+        Ok(Store::open(place).await?)
     }
 
     fn cluster(&self) -> Result<ClusterId, BackupError> {
@@ -251,7 +257,7 @@ impl Backups {
     async fn make(self, backup: BackupId) {
         let (began, failed) = (Instant::now(), &figures().backup.failures);
         info!(%backup, "backup begun");
-        let store = match self.store() {
+        let store = match self.store().await {
             Ok(store) => store,
             Err(why) => {
                 failed.inc();
@@ -321,14 +327,18 @@ impl Backups {
             match self.newest().await {
                 Ok(Some(began_ms)) if wall_ms() < began_ms + every.as_millis() as u64 => {}
                 Ok(_) => drop(self.begin(new_id())),
-                Err(error) => warn!(%error, "the place of backups cannot be read"),
+                Err(error) => {
+                    // Whether one is due is not known; that none can be made is.
+                    figures().backup.failures.inc();
+                    warn!(%error, "the place of backups cannot be read");
+                }
             }
         }
     }
 
     /// When the newest complete backup was begun.
     async fn newest(&self) -> Result<Option<u64>, BackupError> {
-        let (store, cluster) = (self.store()?, self.cluster()?);
+        let (store, cluster) = (self.store().await?, self.cluster()?);
         for backup in source::backups(&store, cluster).await?.into_iter().rev() {
             if store.size(&names::manifest(cluster, backup)).await?.is_some() {
                 let began_ms = began_ms(backup);

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::audit::Signer;
-use actors::backup::{self, Backups};
+use actors::backup::{self, Backups, Place};
 use actors::blobs::{Blobs, OpenError};
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
@@ -25,7 +25,7 @@ use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services, Strea
 use raft::node::{Damage, HostError, RaftService, Storage};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
-use tracing::info;
+use tracing::{error, info};
 
 use crate::config::{self, Config};
 use crate::identity::{self, NodeFile};
@@ -259,9 +259,13 @@ fn not_hosted(error: HostError) -> BootError {
 }
 
 fn backup_settings(config: &Config) -> backup::Settings {
-    let config::Backup { to, every_s, keep } = &config.backup;
+    let config::Backup { place, every_s, keep, .. } = &config.backup;
+    if let Some(Err(why)) = place.as_ref().map(Place::check) {
+        // The file of credentials may yet come, and clients should not wait for it.
+        error!(%why, "backups cannot be made");
+    }
     backup::Settings {
-        to: Some(to.clone()).filter(|to| !to.is_empty()),
+        to: place.clone(),
         every: Some(Duration::from_secs(u64::from(*every_s))).filter(|every| !every.is_zero()),
         keep: *keep as usize,
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use actors::backup::{Place, S3};
 use actors::inference::EngineChoice;
 
 /// Every setting with its default and a comment.
@@ -67,6 +68,7 @@ pub struct Config {
     pub log: Log,
     pub storage: Storage,
     pub backup: Backup,
+    pub s3: S3,
     pub audit: Audit,
 }
 
@@ -122,6 +124,9 @@ pub struct Storage {
 #[serde(deny_unknown_fields)]
 pub struct Backup {
     pub to: String,
+    /// What `to` names.
+    #[serde(skip)]
+    pub place: Option<Place>,
     pub every_s: u32,
     pub keep: u32,
 }
@@ -180,22 +185,43 @@ pub struct Sources<'a> {
 /// The settings that result.
 pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
     let table = merged(sources)?;
-    let config: Config = table
-        .try_into()
-        .map_err(|error: toml::de::Error| ConfigError::Value(error.message().to_owned()))?;
+    let mut config: Config = table.try_into().map_err(in_types)?;
     if !CERTIFICATE_S.contains(&config.node.certificate_s) {
         let (least, most) = (CERTIFICATE_S.start(), CERTIFICATE_S.end());
         let wrong = format!("node.certificate_s must be {least} to {most}");
         return Err(ConfigError::Value(wrong));
     }
-    let Backup { to, every_s, .. } = &config.backup;
-    if !to.is_empty() && !Path::new(to).is_absolute() {
-        return Err(ConfigError::Value("backup.to must be an absolute path".to_owned()));
+    if config.backup.to.is_empty() {
+        if config.backup.every_s > 0 {
+            return Err(ConfigError::Value("backup.every_s needs backup.to".to_owned()));
+        }
+        return Ok(config);
     }
-    if to.is_empty() && *every_s > 0 {
-        return Err(ConfigError::Value("backup.every_s needs backup.to".to_owned()));
-    }
+    config.backup.place = Some(place_of("backup.to", &config.backup.to, &config.s3, sources)?);
     Ok(config)
+}
+
+/// The place of backups that a flag names, reached as the settings say. Only these are looked at: what
+/// else is set may be meant for another machine.
+pub fn place(flag: &str, text: &str, sources: &Sources<'_>) -> Result<Place, ConfigError> {
+    let mut table = merged(sources)?;
+    let s3 = table.remove("s3").map(|s3| s3.try_into().map_err(in_types));
+    let s3 =
+        s3.unwrap_or_else(|| Err(ConfigError::Value("there are no settings s3".to_owned())))?;
+    place_of(flag, text, &s3, sources)
+}
+
+fn place_of(key: &str, text: &str, s3: &S3, sources: &Sources<'_>) -> Result<Place, ConfigError> {
+    let variable = |name: &str| {
+        let found = sources.environment.iter().find(|(variable, _)| variable == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let place = Place::parse(text, s3, &variable);
+    place.map_err(|error| ConfigError::Value(format!("{key}: {error}")))
+}
+
+fn in_types(error: toml::de::Error) -> ConfigError {
+    ConfigError::Value(error.message().to_owned())
 }
 
 /// The settings that result, as a table with every key.
@@ -355,6 +381,31 @@ mod tests {
         assert!(variable.contains("did you mean http.drain_s?"), "{variable}");
         let value = misspelt(Vec::new(), pairs(&[("inference.slots", "many")]));
         assert_eq!(value, "--set: inference.slots must be a whole number");
+    }
+
+    #[test]
+    fn a_place_of_backups_is_a_path_or_a_bucket_and_mistakes_are_told() {
+        let told = |flags: &[(&str, &str)]| {
+            let loaded = load(&Sources { flags: pairs(flags), ..Sources::default() });
+            let place = |config: Config| config.backup.place.map(|place| place.to_string());
+            loaded.map(place).map_err(|error| error.to_string())
+        };
+        let s3 = ("backup.to", "s3://backups/skep");
+        assert_eq!(told(&[]), Ok(None));
+        assert_eq!(told(&[("backup.to", "/mnt/b")]), Ok(Some("/mnt/b".to_owned())));
+        assert_eq!(told(&[s3]), Ok(Some("s3://backups/skep".to_owned())));
+        for (flags, wanted) in [
+            (vec![("backup.to", "b")], "backup.to: must be an absolute path or s3://BUCKET/PREFIX"),
+            (vec![("backup.every_s", "9")], "backup.every_s needs backup.to"),
+            (vec![s3, ("s3.timeout_s", "0")], "backup.to: s3.timeout_s must be 1 to 300"),
+            (
+                vec![s3, ("s3.endpoint", "http://127.0.0.1:9000")],
+                "backup.to: s3.endpoint: http needs s3.plain_http, and a loopback address such as \
+                 127.0.0.1",
+            ),
+        ] {
+            assert_eq!(told(&flags), Err(wanted.to_owned()));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use actors::audit::Signer;
-use actors::backup::{Source, SourceError};
+use actors::backup::{Place, Source, SourceError};
 use actors::blobs;
 use protocol::jobs::Blob;
 use protocol::nodes::{LifeId, Map, Registration};
@@ -22,7 +22,7 @@ use crate::identity::{self, IdentityError, NodeFile};
 /// Which backup.
 #[derive(Debug)]
 pub struct Wanted {
-    pub from: String,
+    pub from: Place,
     /// `None`: the newest.
     pub backup: Option<BackupId>,
     pub cluster: Option<ClusterId>,

@@ -22,7 +22,7 @@ mod skep;
 
 use skep::{restore, restored};
 
-const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 /// A tenant has a thousand keys at most.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
 
@@ -96,7 +96,7 @@ async fn is_even(cluster: &Cluster) -> Result<()> {
 }
 
 /// Documents of a job, some of them harmful.
-async fn submit(cluster: &Cluster, documents: usize) -> Result<String> {
+pub(crate) async fn submit(cluster: &Cluster, documents: usize) -> Result<String> {
     let samples = corpus::documents(&corpus::samples(5, documents, 4));
     let body = json!({"type": "scan", "documents": samples});
     let key = &cluster.tenant()?.api_key;
@@ -108,7 +108,7 @@ async fn job(cluster: &Cluster, id: &str) -> Result<Job> {
     Ok(cluster.clients()?.job(id).await?.body)
 }
 
-async fn job_ends(cluster: &Cluster, id: &str) -> Result<()> {
+pub(crate) async fn job_ends(cluster: &Cluster, id: &str) -> Result<()> {
     let (what, client) = (format!("the end of {id}"), cluster.clients()?);
     let ended = until(&what, WITHIN, async || {
         let now = client.job(id).await?.body;
@@ -124,7 +124,7 @@ fn refused(error: &anyhow::Error) -> node::cli::launch::LaunchError {
     node::cli::launch::LaunchError::Refused(format!("{error:#}"))
 }
 
-async fn results(cluster: &Cluster, node: usize, job: &str) -> Result<Vec<Vec<u8>>> {
+pub(crate) async fn results(cluster: &Cluster, node: usize, job: &str) -> Result<Vec<Vec<u8>>> {
     let mut answer = cluster.client(node)?.job_results_stream(job).await?;
     let mut lines = Vec::new();
     while let Some(line) = answer.body.next_line().await? {
@@ -134,21 +134,21 @@ async fn results(cluster: &Cluster, node: usize, job: &str) -> Result<Vec<Vec<u8
 }
 
 /// Makes keys until it is stopped.
-struct Writer {
+pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<usize>>,
 }
 
 impl Writer {
     /// How many were acknowledged.
-    async fn stop(self) -> Result<usize> {
+    pub(crate) async fn stop(self) -> Result<usize> {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await?
     }
 }
 
 /// Gives the keys that were acknowledged before it goes on by itself.
-async fn keep_writing(cluster: &Cluster) -> Result<(Writer, Vec<String>)> {
+pub(crate) async fn keep_writing(cluster: &Cluster) -> Result<(Writer, Vec<String>)> {
     let client = cluster.clients()?;
     let mut before = Vec::new();
     for _ in 0..20 {
@@ -176,7 +176,7 @@ async fn make_key(client: &Client) -> Result<String> {
 }
 
 /// Begins a backup at a node, twice with the same Idempotency-Key, and waits until it is complete.
-async fn back_up(cluster: &Cluster, node: usize) -> Result<Backup> {
+pub(crate) async fn back_up(cluster: &Cluster, node: usize) -> Result<Backup> {
     let (admin, once) = (cluster.admin(node)?, fresh_key());
     let begun = admin.begin_backup(&once).await?.body;
     let again = admin.begin_backup(&once).await?.body;
@@ -200,7 +200,7 @@ async fn is_over(admin: &Client, id: &str) -> Result<Backup> {
 
 /// Of a cluster to which nobody writes, each shard stands where a backup has it: then its digest is
 /// that of the live state.
-async fn digests_are_those_of_the_replicas(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn digests_are_those_of_the_replicas(cluster: &Cluster) -> Result<()> {
     let compared = until("a backup of a cluster at rest", WITHIN, async || {
         let backup = back_up(cluster, 0).await.map_err(|error| refused(&error))?;
         let mut moved = Vec::new();
@@ -255,7 +255,7 @@ fn private(folder: &Path) -> Result<()> {
 }
 
 /// What a restore says that it has read back from the disk is what the backup says.
-fn is_as_backed_up(told: &Value, backup: &Backup) -> Result<()> {
+pub(crate) fn is_as_backed_up(told: &Value, backup: &Backup) -> Result<()> {
     let told = told["groups"].as_array().context("groups")?;
     let seen = |group: &Value| {
         let (index, digest) = (group["index"].as_u64(), group["digest"].as_str());
@@ -273,7 +273,7 @@ fn is_as_backed_up(told: &Value, backup: &Backup) -> Result<()> {
     same("groups", told.len(), backup.groups.len())
 }
 
-async fn all_is_known(
+pub(crate) async fn all_is_known(
     cluster: &Cluster,
     node: usize,
     keys: &[String],
@@ -332,7 +332,7 @@ async fn a_backup_whose_node_dies_is_none_and_the_next_one_works() -> Result<()>
 
 /// One whose node loses the lead of the meta group fails, and that goes back to the node that was
 /// chosen to lead when it has started again.
-async fn next_one(cluster: &Cluster) -> Result<Backup> {
+pub(crate) async fn next_one(cluster: &Cluster) -> Result<Backup> {
     let next = until("the next backup", WITHIN, async || {
         Ok(match back_up(cluster, 1).await {
             Ok(backup) => Probe::Done(backup),
@@ -371,7 +371,7 @@ async fn is_cut_off(cluster: &Cluster, id: &str) -> Result<()> {
     Ok(seen.await?)
 }
 
-async fn rubbish_goes(cluster: &Cluster, id: &str) -> Result<()> {
+pub(crate) async fn rubbish_goes(cluster: &Cluster, id: &str) -> Result<()> {
     let admin = cluster.admins()?;
     let gone = until("the end of the rubbish", WITHIN, async || {
         let listed = admin.backups().await?.body.data;

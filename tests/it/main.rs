@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod backup_s3;
 mod bad_input;
 mod checkpoints;
 mod cluster;

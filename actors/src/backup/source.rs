@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::manifest::{self, Manifest, ManifestError};
 use super::names;
+use super::place::Place;
 use super::store::{Store, StoreError};
 use crate::blobs::{BLOB_BYTES_MAX, sha256};
 
@@ -67,11 +68,11 @@ pub struct Source {
 impl Source {
     /// The backup of this name at a place, or the newest; with a cluster only among its own.
     pub async fn find(
-        place: &str,
+        place: &Place,
         backup: Option<BackupId>,
         cluster: Option<ClusterId>,
     ) -> Result<Self, SourceError> {
-        let store = Store::open(place)?;
+        let store = Store::open(place).await?;
         let mut found = Vec::new();
         for folder in store.folders("").await? {
             let Ok(id) = ClusterId::parse(&folder) else { continue };

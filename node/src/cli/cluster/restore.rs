@@ -6,13 +6,21 @@ use protocol::{BackupId, ClusterId};
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::Output;
+use crate::cli::serve::pair;
+use crate::config::{self, Sources};
 use crate::restore::{self, RestoreError, Restored, Wanted};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The place of backups, as in the setting backup.to
-    #[arg(long, env = "SKEP_FROM", value_name = "DIR")]
+    #[arg(long, env = "SKEP_FROM", value_name = "DIR|s3://BUCKET/PREFIX")]
     from: String,
+    /// A file with settings, of which those of s3 are used
+    #[arg(long, env = "SKEP_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Any setting, such as s3.endpoint=https://…
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    settings: Vec<(String, String)>,
     /// The backup; else the newest that is complete
     #[arg(long, env = "SKEP_BACKUP", value_name = "ID", value_parser = backup)]
     backup: Option<BackupId>,
@@ -33,7 +41,11 @@ fn cluster(text: &str) -> Result<ClusterId, String> {
 }
 
 pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
-    let Args { from, backup, cluster, data } = args;
+    let Args { from, config, settings, backup, cluster, data } = args;
+    let environment = config::environment();
+    let sources = Sources { file: config.as_deref(), environment, flags: settings };
+    let from = config::place("--from", &from, &sources);
+    let from = from.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let wanted = Wanted { from, backup, cluster };
     let restored = restore::restore(&wanted, &data).await.map_err(failure)?;
     if output.is_json() {
