@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_job_has_tasks_for_many_and_none_that_lasts_long() {
-        let size = |documents, ms| {
+        let size = |documents, ms: u64| {
             task_documents(documents, Priority::Normal, Duration::from_micros(ms * 1000))
         };
         assert_eq!((size(10, 1), size(1_000, 1), size(10_000, 1)), (16, 63, 256));

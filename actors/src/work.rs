@@ -32,7 +32,7 @@ const TURNS_PER_SLOT: usize = 2;
 /// Documents given to a slot at a time, so that a waiting scan is not held up by a whole task;
 const CHUNK_DOCUMENTS: usize = 8;
 /// fewer where they would hold the slot for longer than this.
-const CHUNK_TIME: Duration = Duration::from_millis(200);
+const CHUNK_TIME: Duration = Duration::from_millis(500);
 /// Of one task: the next waits at a slot when one is done, and while another task is fetched or stored
 /// the slots are not idle.
 const CHUNKS_AT_ONCE: usize = 2;

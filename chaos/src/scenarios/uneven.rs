@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use client::Client;
 use client::jobs::NewJob;
+use client::{Client, Credential};
 use futures::future::try_join_all;
 use node::cli::demo::corpus::{documents, samples};
 use node::cli::launch::{Probe, until};
@@ -60,10 +60,19 @@ struct Jobs {
 }
 
 impl Jobs {
-    async fn submit(live: &Live, guests: &[Guest], seed: u64, total: u64) -> Result<Jobs> {
+    /// Through all nodes but one, of which the clients should not notice anything.
+    async fn submit(
+        live: &Live,
+        guests: &[Guest],
+        without: Option<usize>,
+        seed: u64,
+        total: u64,
+    ) -> Result<Jobs> {
         let documents = total as usize / guests.len();
+        let nodes = (0..NODES).filter(|i| Some(*i) != without);
+        let urls: &Vec<String> = &nodes.map(|i| live.cluster.url(i)).collect();
         let submitted = guests.iter().enumerate().map(|(i, guest)| async move {
-            let client = guest.client(live)?;
+            let client = Client::new(urls.clone(), Credential::key(&guest.key))?;
             let samples = samples((seed ^ i as u64) % 1_000_000, documents, ATTACK_EVERY);
             let job = NewJob::scan(self::documents(&samples));
             let id = client.submit_job(&job, &client::fresh_key()).await?.body.id;
@@ -125,7 +134,7 @@ async fn scored(live: &Live) -> Result<Vec<f64>> {
 }
 
 async fn slow(live: &Live, guests: &[Guest], seed: u64, secs: u64) -> Result<String> {
-    let jobs = Jobs::submit(live, guests, seed, secs * RATE).await?;
+    let jobs = Jobs::submit(live, guests, None, seed, secs * RATE).await?;
     jobs.reach(WINDOW.start).await?;
     let before = scored(live).await?;
     jobs.reach(WINDOW.end).await?;
@@ -163,8 +172,7 @@ async fn hung(live: &Live, seed: u64, secs: u64) -> Result<String> {
     let victim = 0;
     let guests = led_by_others(live, victim).await?;
     let total = secs * RATE / 2;
-    let jobs = Jobs::submit(live, &guests, seed, total).await?;
-    // The first URL of the clients is that of the victim; they go on to the next by themselves.
+    let jobs = Jobs::submit(live, &guests, Some(victim), seed, total).await?;
     jobs.reach(0.3).await?;
     let left = (1.0 - jobs.progress().await?) * total as f64;
     let frozen = Instant::now();
@@ -190,7 +198,7 @@ async fn hung(live: &Live, seed: u64, secs: u64) -> Result<String> {
 
 async fn killed(live: &mut Live, guests: &[Guest], seed: u64, secs: u64) -> Result<String> {
     let victim = 1;
-    let jobs = Jobs::submit(live, guests, seed, secs * RATE / 2).await?;
+    let jobs = Jobs::submit(live, guests, Some(victim), seed, secs * RATE / 2).await?;
     jobs.reach(0.3).await?;
     live.cluster.kill(victim).await?;
     jobs.reach(1.0).await?;
