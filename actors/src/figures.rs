@@ -28,6 +28,9 @@ pub struct Figures {
     pub documents_quarantined: IntCounter,
     /// One task on the node that ran it.
     pub task_seconds: Histogram,
+    /// Batches of requests that wait, by where they were scored: `here`, `elsewhere`, or `back` here
+    /// after another node declined or was silent.
+    pub scans_placed: IntCounterVec,
     /// Submission to terminal status.
     pub job_seconds: Histogram,
     /// Jobs that ended, by status.
@@ -151,6 +154,11 @@ impl Figures {
                 "Documents at or over the threshold",
             ),
             task_seconds: timer("worker_task_duration_seconds", "One task on its node"),
+            scans_placed: counters(
+                "scan_batches_total",
+                "Batches of waiting requests, by place",
+                "place",
+            ),
             job_seconds: timer("job_processing_duration_seconds", "Submission to the end"),
             jobs_completed: counters("jobs_completed_total", "Jobs that ended", "status"),
             proposal_seconds: timer("proposal_duration_seconds", "Proposal to outcome"),
@@ -175,6 +183,7 @@ impl Figures {
             Box::new(self.documents_scanned.clone()),
             Box::new(self.documents_quarantined.clone()),
             Box::new(self.task_seconds.clone()),
+            Box::new(self.scans_placed.clone()),
             Box::new(self.job_seconds.clone()),
             Box::new(self.jobs_completed.clone()),
             Box::new(self.proposal_seconds.clone()),

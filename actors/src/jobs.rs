@@ -1,10 +1,12 @@
-//! Coordinates the jobs of a shard: leases tasks to nodes, takes results, leases again when a node
-//! is lost. All that must survive is in the log; what is here can be made again from it.
+//! Coordinates the jobs of a shard: leases tasks to nodes that ask for them, takes results, leases
+//! again when a node is lost. All that must survive is in the log; what is here can be made again
+//! from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use protocol::jobs::{
     self, Assignment, Command, Counts, Job, Priority, TaskResult, TaskState, Worker,
 };
@@ -13,25 +15,31 @@ use protocol::tenants::Status;
 use protocol::{Effect, JobId, Refusal, Reply, TenantId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::ask::{Answered, AskError, Request, send};
-use crate::bounded::{BoundedRef, Counted};
+use crate::bounded::{BoundedRef, Counted, Slot};
 use crate::figures::figures;
 use crate::shard::Owned;
 use crate::tenants::bounded;
 
+pub(crate) mod board;
+mod ready;
 pub(crate) mod workers;
 
+use ready::Ready;
 pub use workers::{Load, Standing, Workers};
 
 /// A lease whose worker is not heard of for this long is given to another.
 const LEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A new owner gives workers this long to say what they run.
 const GRACE: Duration = Duration::from_secs(3);
-/// A task that its worker did not take is leased again after this.
+/// A task that its worker did not get is leased again after this.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Tasks that are leased at one request, at most: an answer has a bound.
+const TAKE_MAX: u32 = 64;
 /// How often the state is looked at when nothing happens.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -43,10 +51,16 @@ pub(crate) enum Message {
     Request(Request),
     /// Something may have changed: look for tasks to lease.
     Look,
-    /// What came of a lease that was proposed.
-    Leased(Key, Worker, Answered),
-    /// The worker did not take the task.
-    NotTaken(Assignment),
+    /// What came of the leases that were proposed for a worker.
+    Leased(Worker, Vec<(Key, Answered)>, Asker),
+}
+
+/// A worker that waits for tasks.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    reply: oneshot::Sender<Answered>,
+    /// The place of its question in the mailbox.
+    _place: Slot,
 }
 
 /// One per owned shard.
@@ -57,6 +71,8 @@ pub(crate) struct State {
     owned: Arc<Owned>,
     workers: Workers,
     leases: BTreeMap<Key, Lease>,
+    /// What the last look found and nobody took yet.
+    ready: Ready,
     /// Tasks whose lease is being replicated.
     leasing: BTreeSet<Key>,
 }
@@ -112,7 +128,8 @@ impl Actor for JobCoordinatorActor {
         me: ActorRef<Self::Msg>,
         (owned, workers): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { me, owned, workers, leases: BTreeMap::new(), leasing: BTreeSet::new() })
+        let (leases, leasing) = (BTreeMap::new(), BTreeSet::new());
+        Ok(State { me, owned, workers, leases, ready: Ready::default(), leasing })
     }
 
     async fn handle(
@@ -124,8 +141,7 @@ impl Actor for JobCoordinatorActor {
         let (message, place) = message.open();
         match message {
             Message::Look => state.look(),
-            Message::Leased(key, worker, answered) => state.leased(key, worker, answered),
-            Message::NotTaken(task) => state.expire(&task),
+            Message::Leased(worker, answers, asker) => state.leased(worker, answers, asker),
             Message::Request(request) => state.request(request, place),
         }
         Ok(())
@@ -133,11 +149,14 @@ impl Actor for JobCoordinatorActor {
 }
 
 impl State {
-    fn request(&mut self, request: Request, place: crate::bounded::Slot) {
+    fn request(&mut self, request: Request, place: Slot) {
         let Request { ask, reply } = request;
         if let Ask::Running { worker, tasks } = &ask {
             self.note_running(*worker, tasks);
             return send(reply, Ok(Answer::Noted));
+        }
+        if let Ask::Take { worker, tasks } = ask {
+            return self.take(worker, tasks, Asker { reply, _place: place });
         }
         if let Ask::Finished { tenant, job, task, .. } = &ask {
             self.leases.remove(&(*tenant, *job, *task));
@@ -149,26 +168,41 @@ impl State {
         });
     }
 
-    /// Leases every task that waits, and every task whose worker is lost, as far as there is room.
+    /// Finds every task that waits, and every task whose worker is lost, and says so.
     fn look(&mut self) {
-        let mut rooms = self.workers.rooms(&self.outstanding());
-        let wanted = self.wanting();
-        for key in wanted {
-            let Some(worker) = workers::take_roomiest(&mut rooms) else { return };
-            self.lease(key, worker);
-        }
+        self.ready = Ready::new(self.wanting());
+        self.tell();
     }
 
-    fn outstanding(&self) -> BTreeMap<Worker, usize> {
-        let mut tasks = BTreeMap::new();
-        for lease in self.leases.values() {
-            *tasks.entry(lease.worker).or_default() += 1;
-        }
-        tasks
+    /// A word to the workers, who come for it when they have room.
+    fn tell(&self) {
+        self.workers.board().set(self.owned.group.id(), self.ready.waiting());
     }
 
-    /// Tasks that nobody runs, most urgent and oldest first.
-    fn wanting(&mut self) -> Vec<Key> {
+    /// Leases the next tasks to a worker that has room for so many.
+    fn take(&mut self, worker: Worker, tasks: u32, asker: Asker) {
+        // What is leased to one that is not believed to live would be leased again at once.
+        let most = if self.workers.is_alive(worker) { tasks.min(TAKE_MAX) } else { 0 };
+        let keys = self.ready.take(most as usize);
+        self.tell();
+        if keys.is_empty() {
+            return send(asker.reply, Ok(Answer::Tasks(Vec::new(), self.ready.waiting())));
+        }
+        self.leasing.extend(&keys);
+        let owned = Arc::clone(&self.owned);
+        let me = BoundedRef::new(self.me.clone(), usize::MAX);
+        tokio::spawn(async move {
+            // Together, so that they share a sync of the log.
+            let leases = keys.into_iter().map(async |key| (key, lease(&owned, key, worker).await));
+            let answers = join_all(leases).await;
+            if me.try_send(Message::Leased(worker, answers, asker)).is_err() {
+                debug!("the ownership ended meanwhile");
+            }
+        });
+    }
+
+    /// Tasks that nobody runs and their documents, most urgent and oldest first.
+    fn wanting(&mut self) -> Vec<(Key, u32)> {
         let owned = Arc::clone(&self.owned);
         let view = owned.group.view();
         let now = owned.clock.now();
@@ -197,7 +231,7 @@ impl State {
                     }
                 };
                 if free && !self.leasing.contains(&key) {
-                    wanting.push(key);
+                    wanting.push((key, task.documents));
                 }
             }
         }
@@ -217,45 +251,25 @@ impl State {
         Instant::now() >= lease.until
     }
 
-    fn lease(&mut self, key: Key, worker: Worker) {
-        let (tenant, job, task) = key;
-        self.leasing.insert(key);
-        let command = protocol::Command::Job(tenant, Command::Lease { job, task, worker });
-        let owned = Arc::clone(&self.owned);
-        self.later(async move {
-            let answered = owned.propose(command).await;
-            Some(Message::Leased(key, worker, answered))
-        });
-    }
-
-    fn leased(&mut self, key: Key, worker: Worker, answered: Answered) {
-        self.leasing.remove(&key);
-        let Ok(Answer::Applied(applied)) = answered else { return };
-        if let Ok(Reply::Completed { status, counts }) = &applied.outcome {
-            // The last attempt was in vain, which may end the job.
-            note_end(&self.owned, key.0, key.1, *status, *counts);
-        }
-        let Ok(Reply::Leased(task)) = applied.outcome else { return };
-        debug!(job = %task.job, task = task.task, attempt = task.attempt, node = %worker.node, "task leased");
-        let until = Instant::now() + LEASE_TIMEOUT;
-        self.leases.insert(key, Lease { attempt: task.attempt, worker, until });
-        let workers = self.workers.clone();
-        self.later(async move {
-            let taken = workers.give(worker, task).await;
-            (!taken).then_some(Message::NotTaken(task))
-        });
-    }
-
-    /// Runs something that waits, and tells this actor what came of it.
-    fn later(&self, work: impl Future<Output = Option<Message>> + Send + 'static) {
-        let me = BoundedRef::new(self.me.clone(), usize::MAX);
-        tokio::spawn(async move {
-            if let Some(message) = work.await
-                && me.try_send(message).is_err()
-            {
-                debug!("the ownership ended meanwhile");
+    fn leased(&mut self, worker: Worker, answers: Vec<(Key, Answered)>, asker: Asker) {
+        let mut tasks = Vec::new();
+        for (key, answered) in answers {
+            self.leasing.remove(&key);
+            let Ok(Answer::Applied(applied)) = answered else { continue };
+            if let Ok(Reply::Completed { status, counts }) = &applied.outcome {
+                // The last attempt was in vain, which may end the job.
+                note_end(&self.owned, key.0, key.1, *status, *counts);
             }
-        });
+            let Ok(Reply::Leased(task)) = applied.outcome else { continue };
+            debug!(job = %task.job, task = task.task, attempt = task.attempt, node = %worker.node, "task leased");
+            let until = Instant::now() + LEASE_TIMEOUT;
+            self.leases.insert(key, Lease { attempt: task.attempt, worker, until });
+            tasks.push(task);
+        }
+        let answer = Answer::Tasks(tasks, self.ready.waiting());
+        if let Err(Ok(Answer::Tasks(tasks, _))) = asker.reply.send(Ok(answer)) {
+            tasks.iter().for_each(|task| self.expire(task));
+        }
     }
 
     fn expire(&mut self, task: &Assignment) {
@@ -279,6 +293,12 @@ impl State {
             }
         }
     }
+}
+
+/// Gives a task to a worker under the next fencing number.
+async fn lease(owned: &Owned, (tenant, job, task): Key, worker: Worker) -> Answered {
+    let command = Command::Lease { job, task, worker };
+    owned.propose(protocol::Command::Job(tenant, command)).await
 }
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
@@ -317,7 +337,8 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Usage { .. }
         | Ask::Audit(_)
         | Ask::Limits { .. }
-        | Ask::Running { .. } => Ok(Answer::Refused(Refusal::NotFound)),
+        | Ask::Running { .. }
+        | Ask::Take { .. } => Ok(Answer::Refused(Refusal::NotFound)),
     }
 }
 
@@ -350,17 +371,40 @@ fn note_end(owned: &Owned, tenant: TenantId, job: JobId, status: jobs::Status, c
     info!(%job, status = status.name(), done = counts.done, failed = counts.failed, "job ended");
 }
 
-/// Documents of a task, so that a job has several tasks per node without tasks of a few documents.
+/// Documents of a task, so that a job has several tasks per node without tasks of a few documents,
+/// and so that the last task does not hold up the end. `pace` is what a document takes.
 #[must_use]
-pub fn task_documents(documents: usize, priority: Priority) -> usize {
+pub fn task_documents(documents: usize, priority: Priority, pace: Duration) -> usize {
     /// Tasks that a job of middling size is cut into.
     const TASKS_WANTED: usize = 16;
-    /// Below this a lease costs more than it spreads.
+    /// Below this a lease costs more than it spreads;
     const DOCUMENTS_MIN: usize = 16;
+    /// beside the time of documents that take long, it costs little.
+    const SLOW_DOCUMENTS_MIN: usize = 8;
+    /// When a job ends, other slots stand idle for half of this on average.
+    const TASK_TIME: Duration = Duration::from_millis(500);
     let wanted = match priority {
         Priority::Low => TASKS_WANTED / 2,
         Priority::Normal | Priority::High | Priority::Urgent => TASKS_WANTED,
     };
     let most = jobs::TASK_DOCUMENTS_MAX as usize;
-    documents.div_ceil(wanted).clamp(DOCUMENTS_MIN, most)
+    let timely = TASK_TIME.as_micros() / pace.as_micros().max(1);
+    let timely = (timely as usize).clamp(SLOW_DOCUMENTS_MIN, most);
+    documents.div_ceil(wanted).clamp(DOCUMENTS_MIN, most).min(timely)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_has_tasks_for_many_and_none_that_lasts_long() {
+        let size = |documents, ms: u64| {
+            task_documents(documents, Priority::Normal, Duration::from_micros(ms * 1000))
+        };
+        assert_eq!((size(10, 1), size(1_000, 1), size(10_000, 1)), (16, 63, 256));
+        assert_eq!((size(1_000, 4), size(1_000, 20), size(1_000, 500)), (63, 25, 8));
+        assert_eq!((size(1_000, 0), size(0, 20)), (63, 16));
+        assert_eq!(task_documents(1_000, Priority::Low, Duration::ZERO), 125);
+    }
 }

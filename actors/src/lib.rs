@@ -19,6 +19,7 @@ mod limits;
 pub mod pepper;
 pub mod remote;
 pub mod router;
+pub mod scans;
 mod shard;
 pub mod slots;
 pub mod standing;

@@ -90,7 +90,8 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Job(..)
         | Ask::Jobs { .. }
         | Ask::Finished { .. }
-        | Ask::Running { .. } => Ok(Answer::Refused(Refusal::NotFound)),
+        | Ask::Running { .. }
+        | Ask::Take { .. } => Ok(Answer::Refused(Refusal::NotFound)),
     }
 }
 

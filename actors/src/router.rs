@@ -258,7 +258,8 @@ impl Router {
 
 /// Whether it may have changed something that it went unanswered.
 fn changes(ask: &Ask) -> bool {
-    matches!(ask, Ask::Propose { .. } | Ask::Finished { .. } | Ask::Slab { .. })
+    use Ask::{Finished, Propose, Slab, Take};
+    matches!(ask, Propose { .. } | Finished { .. } | Slab { .. } | Take { .. })
 }
 
 /// What is known when the answer is lost. A question changes nothing, so it may be asked again.

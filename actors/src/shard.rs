@@ -148,9 +148,11 @@ impl Mailboxes {
                 self.limits.try_send(request)
             }
             Ask::Propose { .. } if of_jobs => self.jobs.try_send(jobs::Message::Request(request)),
-            Ask::Job(..) | Ask::Jobs { .. } | Ask::Finished { .. } | Ask::Running { .. } => {
-                self.jobs.try_send(jobs::Message::Request(request))
-            }
+            Ask::Job(..)
+            | Ask::Jobs { .. }
+            | Ask::Finished { .. }
+            | Ask::Running { .. }
+            | Ask::Take { .. } => self.jobs.try_send(jobs::Message::Request(request)),
             Ask::View { .. }
             | Ask::Propose { .. }
             | Ask::Tenant(_)

@@ -12,7 +12,7 @@ use protocol::{GroupId, NodeId, codec};
 use raft::members::Sight;
 use raft::{Group, Host};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::blobs::Kept;
 use crate::jobs::workers::KIND_LOAD;
@@ -25,6 +25,8 @@ use crate::work::Runner;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// and if nothing did. Whoever is silent for a second counts as gone.
 const REPEAT: Duration = Duration::from_millis(400);
+/// How long a node that stops goes on with its tasks.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a peer may take to hear that this node stops.
 const STOP_TIMEOUT_MS: u32 = 500;
 
@@ -41,6 +43,8 @@ struct Inner {
     runner: Runner,
     workers: Workers,
     kept: Kept,
+    /// Nothing more is fetched; what is here is brought to its end.
+    finishing: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -60,6 +64,7 @@ impl Mouth {
             runner: runner.clone(),
             workers: workers.clone(),
             kept,
+            finishing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
@@ -82,6 +87,9 @@ impl Mouth {
     fn standing(&self) -> Standing {
         if self.inner.stopping.load(Ordering::Acquire) {
             return Standing::Stopping;
+        }
+        if self.inner.finishing.load(Ordering::Acquire) {
+            return Standing::Resting;
         }
         let map = self.inner.host.map().borrow().clone();
         let node = map.as_ref().and_then(|map| map.nodes.get(&self.inner.me.node));
@@ -148,6 +156,17 @@ impl Mouth {
     fn envelope(&self, load: &Load) -> Option<Envelope> {
         let load = codec::encode(load).ok()?;
         Some(Envelope::new(KIND_LOAD, self.inner.me.node.0, Bytes::from(load)))
+    }
+
+    /// Ends the tasks that are here, and fetches none: whoever was given one later would have to run
+    /// it from its beginning.
+    pub(crate) async fn finish(&self) {
+        let Inner { me, runner, workers, .. } = &*self.inner;
+        self.inner.finishing.store(true, Ordering::Release);
+        workers.note(*me, self.load());
+        if tokio::time::timeout(FINISH_TIMEOUT, runner.idle()).await.is_err() {
+            info!("what is not done here is left to others");
+        }
     }
 
     /// Says that this node stops; on return every peer that answers has heard it.

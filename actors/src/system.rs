@@ -16,7 +16,7 @@ use futures::future::{BoxFuture, join_all};
 use protocol::audit::{Head, Signature};
 use protocol::jobs::Worker;
 use protocol::owner::Owner;
-use protocol::peer::{Ask, Work};
+use protocol::peer::Ask;
 use protocol::{GroupId, NodeId, codec};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use raft::members::Sight as _;
@@ -30,10 +30,12 @@ use crate::backup::{Backups, KIND_BACKUP};
 use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
 use crate::grants::{Grants, KIND_RECALL};
-use crate::jobs::workers::{KIND_LOAD, KIND_WORK};
+use crate::jobs::board::KIND_BACKLOG;
+use crate::jobs::workers::KIND_LOAD;
 use crate::jobs::{Load, Workers};
 use crate::remote::{Envelope, Inbound, PeerId, PeerTransport, ReplyFrame};
 use crate::router::{KIND_ASK, Router};
+use crate::scans::{self, KIND_SCAN, Scans};
 use crate::shard::{ShardSupervisor, Start};
 use crate::slots::{Nothing, Slots};
 use crate::standing::{Mouth, Outlook};
@@ -60,6 +62,7 @@ pub struct System {
     pub slots: Slots,
     pub blobs: Blobs,
     pub runner: Runner,
+    pub scans: Scans,
     pub grants: Grants,
     pub ward: Ward,
     pub backups: Backups,
@@ -88,8 +91,9 @@ impl System {
     ) -> Result<Self, ActorProcessingErr> {
         let identity = host.peers().identity();
         let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
-        let runner = Runner::start(me, slots.clone(), blobs.clone(), router.clone());
-        workers.set_runner(runner.clone());
+        let (ways, others) = (router.clone(), workers.clone());
+        let runner = Runner::start(me, slots.clone(), blobs.clone(), ways, others);
+        let scans = Scans::new(me.node, slots.clone(), runner.clone(), workers.clone());
         let (fail, failed) = watch::channel(false);
         let grants = Grants::new(me);
         grants.start(router.clone());
@@ -109,6 +113,7 @@ impl System {
             slots,
             blobs,
             runner,
+            scans,
             grants,
             ward,
             backups,
@@ -125,10 +130,13 @@ impl System {
         let _ = self.transport.set(Arc::clone(transport));
         self.router.set_transport(Arc::clone(transport));
         self.workers.set_transport(Arc::clone(transport));
+        self.scans.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
         self.backups.set_transport(Arc::clone(transport));
         tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
         tokio::spawn(self.ward.clone().tell(Arc::clone(transport)));
+        let board = self.workers.board().clone();
+        tokio::spawn(board.tell(self.workers.clone(), Arc::clone(transport)));
     }
 
     /// What the leaders of groups go by, beside what Raft knows; without a transport nobody is up.
@@ -137,10 +145,12 @@ impl System {
         Outlook::new(&self.workers, &self.mouth, self.transport.get())
     }
 
-    /// Before the process ends: tells every peer, which then gives this node nothing more and its
-    /// tasks to others, and hands over all that it leads. Gives the groups that nobody took.
+    /// Before the process ends: brings what runs here to its end, if that is near; tells every peer,
+    /// which then gives what is left to others; and hands over all that it leads. Gives the groups
+    /// that nobody took.
     pub async fn leave(&self) -> Vec<GroupId> {
         self.host.leave();
+        self.mouth.finish().await;
         self.mouth.stop(self.transport.get()).await;
         let outlook = self.outlook();
         self.host.hand_over_all(|node| outlook.is_up(node), HANDOVER_TIMEOUT).await
@@ -276,6 +286,7 @@ impl Tree {
     /// Killed, not stopped: what a handler is about to do belongs to the next owner.
     fn lose(&mut self, group: GroupId) {
         self.router.close(group);
+        self.workers.board().clear(group);
         if let Some(shard) = self.shards.remove(&group) {
             info!(%group, epoch = shard.owner.epoch.0, "actors killed");
             shard.actor.kill();
@@ -287,6 +298,7 @@ impl Tree {
         // One that was killed on purpose is not in the tree any more.
         let Some((&id, _)) = found else { return };
         self.router.close(id);
+        self.workers.board().clear(id);
         let Some(Shard { group, owner, .. }) = self.shards.remove(&id) else { return };
         let failures = self.failures.entry(id).or_default();
         *failures += 1;
@@ -347,7 +359,7 @@ async fn follow_ownership(group: Group, supervisor: BoundedRef<Change>) {
 pub struct Gate {
     router: Router,
     workers: Workers,
-    runner: Runner,
+    scans: Scans,
     grants: Grants,
     ward: Ward,
     backups: Backups,
@@ -362,7 +374,7 @@ impl Gate {
         Self {
             router: system.router.clone(),
             workers: system.workers.clone(),
-            runner: system.runner.clone(),
+            scans: system.scans.clone(),
             grants: system.grants.clone(),
             ward: system.ward.clone(),
             backups: system.backups.clone(),
@@ -402,8 +414,8 @@ impl Inbound for Gate {
                     let asked = gate.ask(GroupId(envelope.shard), envelope.payload);
                     tokio::spawn(asked).await.unwrap_or(ReplyFrame::Internal)
                 }
-                KIND_WORK => match codec::decode::<Work>(&envelope.payload) {
-                    Ok(Work::Run(task)) => reply(&gate.runner.take(task)),
+                KIND_SCAN => match codec::decode(&envelope.payload) {
+                    Ok(texts) => scans::answer(gate.scans.scan_for(texts).await),
                     Err(_) => ReplyFrame::Internal,
                 },
                 KIND_SIGN => match codec::decode(&envelope.payload) {
@@ -439,6 +451,13 @@ impl Inbound for Gate {
             match codec::decode(&envelope.payload) {
                 Ok(vitals) => self.ward.note(NodeId(from.node), vitals),
                 Err(error) => debug!(%error, "vitals of a peer not understood"),
+            }
+            return;
+        }
+        if envelope.kind == KIND_BACKLOG {
+            match codec::decode(&envelope.payload) {
+                Ok(backlog) => self.workers.board().hear(NodeId(from.node), backlog),
+                Err(error) => debug!(%error, "backlog of a peer not understood"),
             }
             return;
         }

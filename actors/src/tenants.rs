@@ -131,7 +131,8 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
         | Ask::Job(..)
         | Ask::Jobs { .. }
         | Ask::Finished { .. }
-        | Ask::Running { .. } => missing,
+        | Ask::Running { .. }
+        | Ask::Take { .. } => missing,
     }
 }
 

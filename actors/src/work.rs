@@ -1,14 +1,15 @@
-//! Tasks on the node that runs them. A task is run once per lease; its result is offered to the
-//! owner until the owner takes or refuses it.
+//! Tasks on the node that runs them. They are fetched when there is room for them; each is run once
+//! per lease; its result is offered to the owner until the owner takes or refuses it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use protocol::jobs::{Assignment, TaskResult, Worker};
 use protocol::peer::{Answer, Ask};
 use protocol::{GroupId, JobId, TenantId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -16,16 +17,25 @@ use crate::ask::AskError;
 use crate::blobs::Blobs;
 use crate::documents::{self, Document};
 use crate::figures::figures;
+use crate::jobs::Workers;
 use crate::router::Router;
 use crate::slots::{Scanned, SlotError, Slots};
 
-/// Tasks that a node takes on at a time, far above what all coordinators together give it: a refusal
-/// costs the task an attempt. One that waits is a few numbers.
-const TASKS_MAX: usize = 4096;
+mod credit;
+mod pull;
+
+/// Tasks that are here at a time, those included whose results no owner has taken yet. None is
+/// fetched beyond it.
+const TASKS_MAX: usize = 256;
 /// Tasks in progress per slot: one computes while another fetches or stores its blob.
 const TURNS_PER_SLOT: usize = 2;
-/// Documents given to a slot at a time, so that a waiting scan is not held up by a whole task.
+/// Documents given to a slot at a time, so that a waiting scan is not held up by a whole task;
 const CHUNK_DOCUMENTS: usize = 8;
+/// fewer where they would hold the slot for longer than this.
+const CHUNK_TIME: Duration = Duration::from_millis(500);
+/// Of one task: the next waits at a slot when one is done, and while another task is fetched or stored
+/// the slots are not idle.
+const CHUNKS_AT_ONCE: usize = 2;
 /// How long a result is offered to an owner that does not answer.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
 const OFFER_PAUSE: Duration = Duration::from_millis(200);
@@ -48,58 +58,96 @@ struct Inner {
     slots: Slots,
     blobs: Blobs,
     router: Router,
-    /// Attempt and documents left, by task.
-    running: Mutex<BTreeMap<Key, (u32, u32)>>,
+    workers: Workers,
+    running: Mutex<BTreeMap<Key, Held>>,
     /// Tasks whose documents may be in memory at a time.
     turns: Semaphore,
+    /// The last task has ended.
+    emptied: Notify,
+}
+
+/// A task that is here.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    attempt: u32,
+    /// Documents that no slot was given yet.
+    left: u32,
+    /// Nothing is to be done but to bring the owner its result.
+    made: bool,
 }
 
 impl Runner {
-    /// Takes on work when it is given some.
+    /// Fetches work from now on, when there is any.
     #[must_use]
-    pub fn start(me: Worker, slots: Slots, blobs: Blobs, router: Router) -> Self {
+    pub fn start(me: Worker, slots: Slots, blobs: Blobs, router: Router, workers: Workers) -> Self {
         let running = Mutex::default();
         let turns = Semaphore::new(TURNS_PER_SLOT * slots.settings().slots.max(1));
-        let inner = Inner { me, slots, blobs, router, running, turns };
+        let emptied = Notify::new();
+        let inner = Inner { me, slots, blobs, router, workers, running, turns, emptied };
         let runner = Self { inner: Arc::new(inner) };
         tokio::spawn(runner.clone().report());
+        tokio::spawn(pull::run(runner.clone()));
         runner
     }
 
-    /// Takes on a task; `false` when there is too much already. Told twice, it runs once.
-    #[must_use]
-    pub fn take(&self, task: Assignment) -> bool {
+    /// Takes on a task that is leased to this node.
+    fn take(&self, task: Assignment) {
         let key = (task.tenant, task.job, task.task);
-        let mut running = self.running();
-        if running.get(&key).is_some_and(|(attempt, _)| *attempt >= task.attempt) {
-            return true;
-        }
-        if running.len() >= TASKS_MAX {
-            return false;
-        }
-        running.insert(key, (task.attempt, task.documents));
-        drop(running);
+        let held = Held { attempt: task.attempt, left: task.documents, made: false };
+        // An earlier attempt that still runs here ends by itself, and its result is refused.
+        self.running().insert(key, held);
         let runner = self.clone();
         tokio::spawn(async move {
             runner.run(task).await;
             let mut running = runner.running();
-            if running.get(&key).is_some_and(|(attempt, _)| *attempt == task.attempt) {
+            if running.get(&key).is_some_and(|held| held.attempt == task.attempt) {
                 running.remove(&key);
             }
+            if running.is_empty() {
+                runner.inner.emptied.notify_waiters();
+            }
+            drop(running);
+            runner.stir();
         });
-        true
     }
 
     /// Documents of the tasks that this node runs and that no slot was given yet.
     #[must_use]
     pub fn documents_waiting(&self) -> u64 {
-        self.running().values().map(|(_, documents)| u64::from(*documents)).sum()
+        self.running().values().map(|held| u64::from(held.left)).sum()
+    }
+
+    /// Tasks that it has room for, beside those that were asked for and have not come.
+    fn room(&self, asked: usize) -> usize {
+        let pace = self.inner.slots.pace();
+        let slots = self.inner.slots.settings().slots.max(1);
+        let running = self.running();
+        let beyond = TASKS_MAX.saturating_sub(running.len() + asked);
+        let unmade = running.values().filter(|held| !held.made);
+        credit::room(slots, unmade.map(|held| pace * held.left), asked).min(beyond)
+    }
+
+    /// There may be room for more.
+    fn stir(&self) {
+        self.inner.workers.board().stir();
     }
 
     /// Whether no task is here.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.running().is_empty()
+    }
+
+    /// Returns when no task is here.
+    pub(crate) async fn idle(&self) {
+        loop {
+            // Before the look, so that an end in between is not missed.
+            let emptied = self.inner.emptied.notified();
+            if self.is_idle() {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     async fn run(&self, task: Assignment) {
@@ -112,6 +160,7 @@ impl Runner {
                 return;
             }
         };
+        self.change(task, |held| held.made = true);
         self.offer(group, task, result).await;
     }
 
@@ -123,20 +172,25 @@ impl Runner {
         let input = blobs.get(group, task.tenant, task.input).await.map_err(text)?;
         let documents = documents::read(&input).map_err(text)?;
         drop(input);
+        let texts = |chunk: &[Document]| chunk.iter().map(|one| one.content.clone()).collect();
+        let chunks: Vec<Vec<String>> =
+            documents.chunks(self.chunk_documents()).map(texts).collect();
+        let scans = chunks.into_iter().map(|texts| async move {
+            // From here on the slots count them.
+            self.change(task, |held| held.left = held.left.saturating_sub(texts.len() as u32));
+            self.scan(texts).await
+        });
+        let scans = futures::stream::iter(scans).buffered(CHUNKS_AT_ONCE);
+        let scanned: Vec<Vec<Scanned>> = scans.try_collect().await?;
         let mut records = Vec::with_capacity(documents.len());
         let (mut done, mut tokens) = (0, 0);
-        for chunk in documents.chunks(CHUNK_DOCUMENTS) {
-            // From here on the slots count them.
-            self.progress(task, chunk.len() as u32);
-            let scanned = self.scan(chunk).await?;
-            for (document, scanned) in chunk.iter().zip(scanned) {
-                if scanned.is_ok() {
-                    done += 1;
-                    tokens += documents::words(&document.content);
-                }
-                let identity = self.inner.slots.identity();
-                records.push(documents::record(document, scanned, task.attempt, identity));
+        let identity = self.inner.slots.identity();
+        for (document, scanned) in documents.iter().zip(scanned.into_iter().flatten()) {
+            if scanned.is_ok() {
+                done += 1;
+                tokens += documents::words(&document.content);
             }
+            records.push(documents::record(document, scanned, task.attempt, identity));
         }
         let failed = records.len() as u32 - done;
         timer.observe_duration();
@@ -144,10 +198,9 @@ impl Runner {
         Ok(TaskResult { output: output.map_err(text)?, done, failed, cached: 0, tokens })
     }
 
-    async fn scan(&self, chunk: &[Document]) -> Result<Vec<Scanned>, String> {
+    async fn scan(&self, texts: Vec<String>) -> Result<Vec<Scanned>, String> {
         loop {
-            let texts = chunk.iter().map(|document| document.content.clone()).collect();
-            match self.inner.slots.scan(texts).await {
+            match self.inner.slots.scan(texts.clone()).await {
                 Ok(scanned) => return Ok(scanned),
                 Err(SlotError::Overloaded) => tokio::time::sleep(SLOT_PAUSE).await,
                 Err(SlotError::Ended) => return Err(text(SlotError::Ended)),
@@ -182,13 +235,20 @@ impl Runner {
         warn!(%job, task = number, "no owner took the result in time");
     }
 
-    fn progress(&self, task: Assignment, documents: u32) {
+    fn chunk_documents(&self) -> usize {
+        let pace_us = self.inner.slots.pace().as_micros().max(1);
+        let most = CHUNK_TIME.as_micros() / pace_us;
+        (most as usize).clamp(1, CHUNK_DOCUMENTS)
+    }
+
+    fn change(&self, task: Assignment, change: impl FnOnce(&mut Held)) {
         let key = (task.tenant, task.job, task.task);
-        if let Some((attempt, left)) = self.running().get_mut(&key)
-            && *attempt == task.attempt
+        if let Some(held) = self.running().get_mut(&key)
+            && held.attempt == task.attempt
         {
-            *left = left.saturating_sub(documents);
+            change(held);
         }
+        self.stir();
     }
 
     /// Tells every owner what runs here, so that it need not wait for a lease to run out.
@@ -198,7 +258,7 @@ impl Runner {
         loop {
             ticks.tick().await;
             let mut by_group: BTreeMap<GroupId, Vec<_>> = BTreeMap::new();
-            for (&(tenant, job, task), &(attempt, _)) in &*self.running() {
+            for (&(tenant, job, task), &Held { attempt, .. }) in &*self.running() {
                 if let Some(group) = self.inner.router.group_of(tenant) {
                     by_group.entry(group).or_default().push((tenant, job, task, attempt));
                 }
@@ -212,7 +272,7 @@ impl Runner {
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, (u32, u32)>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Held>> {
         self.inner.running.lock().unwrap_or_else(|_| std::process::abort())
     }
 }

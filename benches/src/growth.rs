@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use crate::skep::{Limits, Skep};
 use crate::table::{Table, line, preamble};
 
-const NODES: [usize; 4] = [1, 2, 3, 5];
 /// Jobs of different tenants at the same time, so that most nodes own one.
 const JOBS: usize = 8;
 const POLL: Duration = Duration::from_millis(20);
@@ -35,22 +34,28 @@ pub(crate) struct Plan {
     /// Seconds that the jobs take when no slot is ever without work
     #[arg(long, default_value_t = 15)]
     secs: u64,
+    /// Sizes of the clusters; the first is what the others are compared with
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 5])]
+    nodes: Vec<usize>,
+    /// Further settings of the nodes, `key=value`
+    #[arg(long = "set")]
+    settings: Vec<String>,
 }
 
 pub(crate) async fn run(plan: &Plan) -> Result<()> {
     preamble("growth: jobs on clusters of different sizes, slots slowed down");
-    let settings = [
-        format!("inference.delay_ms={}", plan.delay_ms),
-        format!("inference.slots={}", plan.slots),
-    ];
+    let mut settings = plan.settings.clone();
+    settings.push(format!("inference.delay_ms={}", plan.delay_ms));
+    settings.push(format!("inference.slots={}", plan.slots));
     let mut table = Table::new(&HEAD);
-    let (mut one, mut least) = (None, f64::INFINITY);
-    for nodes in NODES {
+    let (mut first, mut least) = (None, f64::INFINITY);
+    for &nodes in &plan.nodes {
         let skep = Skep::start_with(nodes, &settings).await?;
         let documents = nodes as u64 * plan.slots * plan.secs * 1000 / plan.delay_ms;
         let took = work(&skep, documents as usize / JOBS).await?;
         let rate = documents as f64 / took.as_secs_f64();
-        let linear = rate / (*one.get_or_insert(rate) * nodes as f64);
+        let per_node = rate / nodes as f64;
+        let linear = per_node / *first.get_or_insert(per_node);
         least = least.min(linear);
         let figures = [took.as_secs_f64(), rate, linear].map(|figure| format!("{figure:.2}"));
         let row = [nodes.to_string(), documents.to_string()].into_iter().chain(figures);

@@ -30,8 +30,17 @@ pub(crate) struct Live {
 impl Live {
     /// Starts `n` nodes and waits until all serve and every group has its voters.
     pub(crate) async fn start(n: usize, settings: &[String]) -> Result<Live> {
+        Self::start_with(n, settings, Vec::new()).await
+    }
+
+    /// The same with arguments of each node.
+    pub(crate) async fn start_with(
+        n: usize,
+        settings: &[String],
+        arguments: Vec<Vec<String>>,
+    ) -> Result<Live> {
         let directory = fresh_directory();
-        let cluster = Cluster::open(spec(&directory, free_ports(n)?, settings, Vec::new())?)?;
+        let cluster = Cluster::open(spec(&directory, free_ports(n)?, settings, arguments)?)?;
         let mut live = Live { cluster, directory, wires: None, walls: None };
         live.form().await?;
         Ok(live)

@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 use report::Report;
 use scenarios::{
     Run, concurrency, crash_all, crash_one, fsync_order, grow, job_owner, month, move_kills, once,
-    rate, revoke, rolling,
+    rate, revoke, rolling, uneven,
 };
 
 /// The figures of the continuous build, which has minutes.
@@ -33,6 +33,7 @@ const SHORT: Rounds = Rounds {
     revoke: 40,
     once: 10,
     concurrency_s: 6,
+    uneven_s: 20,
     // Takes minutes, and its bounds are those of an optimised build.
     members: None,
 };
@@ -50,6 +51,7 @@ const FULL: Rounds = Rounds {
     revoke: 2_000,
     once: 500,
     concurrency_s: 60,
+    uneven_s: 30,
     members: Some(Members { grow_s: GROW_S, move_kills: MOVE_KILLS }),
 };
 
@@ -120,6 +122,11 @@ enum Command {
         #[arg(long, default_value_t = FULL.concurrency_s)]
         secs: u64,
     },
+    /// A node ten times as slow gets work by its speed; one that hangs or dies takes none with it
+    Uneven {
+        #[arg(long, default_value_t = FULL.uneven_s)]
+        secs: u64,
+    },
     /// 1, 3, 5 and again 3 nodes under a steady load of clients that retry once
     Grow {
         #[arg(long, default_value_t = GROW_S)]
@@ -149,6 +156,7 @@ struct Rounds {
     revoke: u32,
     once: u32,
     concurrency_s: u64,
+    uneven_s: u64,
     members: Option<Members>,
 }
 
@@ -185,6 +193,7 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::Revoke { fault, rounds } => revoke::run(run, fault, rounds).await,
         Command::Once { rounds, at_once } => once::run(run, rounds, at_once).await,
         Command::Concurrency { secs } => concurrency::run(run, secs).await,
+        Command::Uneven { secs } => uneven::run(run, secs).await,
         Command::Grow { secs } => grow::run(run, secs).await,
         Command::Rolling => rolling::run(run).await,
         Command::MoveKills { rounds } => move_kills::run(run, rounds).await,
@@ -203,6 +212,7 @@ async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     revoke::run(run, None, rounds.revoke).await?;
     once::run(run, rounds.once, once::AT_ONCE).await?;
     concurrency::run(run, rounds.concurrency_s).await?;
+    uneven::run(run, rounds.uneven_s).await?;
     if let Some(Members { grow_s, move_kills }) = rounds.members {
         grow::run(run, grow_s).await?;
         rolling::run(run).await?;

@@ -12,6 +12,7 @@ pub(crate) mod once;
 pub(crate) mod rate;
 pub(crate) mod revoke;
 pub(crate) mod rolling;
+pub(crate) mod uneven;
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! What nodes ask of each other about tenants and work. Travels inside the gateway's envelope.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Note};
@@ -10,7 +12,7 @@ use crate::limits::{self, Policies, Policy};
 use crate::owner::Epoch;
 use crate::tenants::{Status, Tenant};
 use crate::usage::{Period, Report};
-use crate::{Applied, Command, Digest, JobId, KeyId, Refusal, TenantId, Time};
+use crate::{Applied, Command, Digest, GroupId, JobId, KeyId, Refusal, TenantId, Time};
 
 /// A question to the owner of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +95,11 @@ pub enum Ask {
         worker: Worker,
         tasks: Vec<(TenantId, JobId, u32, u32)>,
     },
+    /// A worker has room for so many tasks.
+    Take {
+        worker: Worker,
+        tasks: u32,
+    },
 }
 
 impl LimitsView {
@@ -141,6 +148,8 @@ pub enum Answer {
     Job(Box<Job>),
     Jobs(Vec<Job>),
     Noted,
+    /// Leased to the worker that asked, and what waits beside them.
+    Tasks(Vec<Assignment>, Waiting),
 }
 
 /// What an owner says of the holder of a key.
@@ -237,8 +246,17 @@ pub struct Slab {
     pub window_ms: Option<u64>,
 }
 
-/// Work for a node's inference, sent by a coordinator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Work {
-    Run(Assignment),
+/// Tasks of a shard that nobody runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub tasks: u32,
+    pub documents: u64,
+    /// Tenants that they are of.
+    pub tenants: u32,
+}
+
+/// What waits at the shards that a node owns; those where nothing waits are not named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backlog {
+    pub shards: BTreeMap<GroupId, Waiting>,
 }

@@ -4,25 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use protocol::codec;
-use protocol::jobs::{Assignment, Worker};
-use protocol::peer::Work;
+use protocol::jobs::Worker;
 use protocol::{GroupId, NodeId, Time};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::remote::{Envelope, PeerState, PeerTransport, ReplyFrame};
-use crate::work::Runner;
+use super::board::Board;
+use crate::remote::{PeerState, PeerTransport};
 
-/// Envelope kind: [`Work`], answered with whether it was taken.
-pub(crate) const KIND_WORK: u16 = 2;
 /// Envelope kind: a [`Load`], posted.
 pub(crate) const KIND_LOAD: u16 = 3;
-/// A node that said nothing for this long gets no new tasks.
+/// A node that said nothing for this long gets nothing new.
 const LOAD_AGE_MAX: Duration = Duration::from_secs(1);
-/// Tasks per slot that one coordinator has with a node at a time.
-const TASKS_PER_SLOT: usize = 2;
 
 /// What a node does at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +51,12 @@ impl Load {
         Self { wall: other.wall, ..self.clone() } == *other
     }
 
+    /// Whether it takes new work.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        self.standing == Standing::Working
+    }
+
     /// Queue pressure: seconds until what waits and runs is done.
     #[must_use]
     pub fn pressure_s(&self) -> f64 {
@@ -72,15 +71,6 @@ impl Load {
     }
 }
 
-/// Room that a node has for more.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    worker: Worker,
-    slots: usize,
-    tasks: usize,
-    documents: u64,
-}
-
 /// Clones see the same nodes.
 #[derive(Clone)]
 pub struct Workers {
@@ -91,7 +81,7 @@ struct Inner {
     me: Worker,
     loads: Mutex<BTreeMap<NodeId, (u64, Load, Instant)>>,
     transport: OnceLock<Arc<dyn PeerTransport>>,
-    runner: OnceLock<Runner>,
+    board: Board,
 }
 
 impl std::fmt::Debug for Workers {
@@ -104,8 +94,8 @@ impl Workers {
     /// Nobody yet.
     #[must_use]
     pub fn new(me: Worker) -> Self {
-        let (transport, runner) = (OnceLock::new(), OnceLock::new());
-        Self { inner: Arc::new(Inner { me, loads: Mutex::default(), transport, runner }) }
+        let (transport, board) = (OnceLock::new(), Board::new(me));
+        Self { inner: Arc::new(Inner { me, loads: Mutex::default(), transport, board }) }
     }
 
     pub(crate) fn set_transport(&self, transport: Arc<dyn PeerTransport>) {
@@ -113,9 +103,9 @@ impl Workers {
         let _ = self.inner.transport.set(transport);
     }
 
-    pub(crate) fn set_runner(&self, runner: Runner) {
-        // As above.
-        let _ = self.inner.runner.set(runner);
+    /// What waits at the coordinators.
+    pub(crate) fn board(&self) -> &Board {
+        &self.inner.board
     }
 
     /// Notes what a node says of itself.
@@ -130,6 +120,16 @@ impl Workers {
         let loads = self.inner.loads.lock().unwrap_or_else(|_| std::process::abort());
         let fresh = loads.iter().filter(|(_, (_, _, at))| at.elapsed() < LOAD_AGE_MAX);
         fresh.map(|(&node, (_, load, _))| (node, load.clone())).collect()
+    }
+
+    /// How long a document holds a slot of the nodes that work, as they say.
+    #[must_use]
+    pub fn pace(&self) -> Duration {
+        let loads = self.loads();
+        let working = || loads.values().filter(|load| load.works());
+        let rate: f64 = working().map(Load::documents_per_s).sum();
+        let slots: f64 = working().map(|load| f64::from(load.slots.max(1))).sum();
+        if rate > 0.0 { Duration::from_secs_f64(slots / rate) } else { Duration::ZERO }
     }
 
     /// What a node said last, if that is not long ago.
@@ -169,47 +169,17 @@ impl Workers {
         }
     }
 
-    pub(super) fn rooms(&self, outstanding: &BTreeMap<Worker, usize>) -> Vec<Room> {
-        let loads = self.inner.loads.lock().unwrap_or_else(|_| std::process::abort()).clone();
-        let mut rooms = Vec::new();
-        for (node, (incarnation, load, at)) in loads {
-            let worker = Worker { node, incarnation };
-            let works = load.standing == Standing::Working;
-            if works && at.elapsed() < LOAD_AGE_MAX && self.is_alive(worker) {
-                let slots = (load.slots as usize).max(1);
-                let tasks = outstanding.get(&worker).copied().unwrap_or(0);
-                rooms.push(Room { worker, slots, tasks, documents: load.documents });
-            }
-        }
-        rooms
+    /// The nodes that take work and their slots, the one that is done soonest first; among equals
+    /// this one, to which nothing has to be sent.
+    pub(super) fn by_pressure(&self) -> Vec<(NodeId, u32)> {
+        let working = self.loads().into_iter().filter(|(_, load)| load.works());
+        let mut nodes: Vec<_> = working.collect();
+        nodes.sort_by(|(a, x), (b, y)| {
+            let other = |node: NodeId| node != self.inner.me.node;
+            x.pressure_s().total_cmp(&y.pressure_s()).then(other(*a).cmp(&other(*b)))
+        });
+        nodes.into_iter().map(|(node, load)| (node, load.slots.max(1))).collect()
     }
-
-    /// Gives a task to a node; `false` when it certainly or possibly did not take it.
-    pub(super) async fn give(&self, worker: Worker, task: Assignment) -> bool {
-        if worker == self.inner.me {
-            return self.inner.runner.get().is_some_and(|runner| runner.take(task));
-        }
-        let Some(transport) = self.inner.transport.get() else { return false };
-        let Ok(payload) = codec::encode(&Work::Run(task)) else { return false };
-        let mut envelope = Envelope::new(KIND_WORK, u64::from(task.task), Bytes::from(payload));
-        envelope.to_incarnation = worker.incarnation;
-        match transport.call(worker.node.0, envelope).await {
-            Ok(ReplyFrame::Ok(answer)) => codec::decode(&answer).unwrap_or(false),
-            Ok(_) | Err(_) => false,
-        }
-    }
-}
-
-/// The node with the most room, which then has a task's less.
-pub(super) fn take_roomiest(rooms: &mut [Room]) -> Option<Worker> {
-    let free = rooms.iter_mut().filter(|room| room.tasks < room.slots * TASKS_PER_SLOT);
-    let pressure = |room: &Room| (room.tasks as f64 / room.slots as f64, room.documents);
-    let best = free.min_by(|a, b| {
-        let (a, b) = (pressure(a), pressure(b));
-        a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
-    })?;
-    best.tasks += 1;
-    Some(best.worker)
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ async fn store(
     priority: Priority,
 ) -> Result<Vec<TaskSpec>, Problem> {
     let group = app.map()?.shard_of(caller.tenant);
-    let size = task_documents(documents.len(), priority);
+    let size = task_documents(documents.len(), priority, app.system.workers.pace());
     let to_line =
         |document: Document| documents::Document { id: document.id, content: document.content };
     let lines: Vec<documents::Document> = documents.into_iter().map(to_line).collect();

@@ -1,11 +1,14 @@
 //! `/v1/scan` and `/v1/analyze`: documents scored while the caller waits.
 
+use std::collections::BTreeSet;
+
 use actors::documents::{self, words};
 use actors::slots::{Scanned, SlotError};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures::StreamExt as _;
+use protocol::NodeId;
 use protocol::usage::Command;
 use protocol::wire::scan as wire;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +20,9 @@ use super::auth::{Caller, Idempotency, SCAN};
 use super::error::{Code, Outcome, Problem};
 use super::json::{FromShape, Item, Json, Object};
 use super::query::NoQuery;
+
+/// The nodes that scored the documents, in order of id.
+const SKEP_SCORED: HeaderName = HeaderName::from_static("skep-scored-by");
 
 /// Documents in one request.
 pub const DOCUMENTS_MAX: usize = 1_000;
@@ -61,7 +67,7 @@ impl Document {
 
 /// Notes every id that stands twice.
 pub fn note_repeated(object: &Object<'_, '_>, list: &str, documents: &[Document]) {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (index, document) in documents.iter().enumerate() {
         if !seen.insert(document.id.as_str()) {
             object.mistake(list, format_args!("item {index} repeats an id"));
@@ -126,14 +132,15 @@ async fn scan(
     let wish = caller.wish(&once, body.marks);
     let Scan { docs, page, page_size } = body.value;
     let (ids, texts): (Vec<_>, Vec<_>) = docs.into_iter().map(|doc| (doc.id, doc.content)).unzip();
-    let (written, verdicts) = admit_and_scan(&app, &caller, &wish, body.marks.bytes, texts).await?;
+    let (written, Scores { verdicts, nodes }) =
+        admit_and_scan(&app, &caller, &wish, body.marks.bytes, texts).await?;
     let summary = summary(&ids, &verdicts);
     let total_pages = verdicts.len().div_ceil(page_size).max(1);
     let result = |(doc_id, (verdict, provenance))| wire::ScanResult { doc_id, verdict, provenance };
     let results = ids.into_iter().zip(verdicts).map(result);
     let results = results.skip((page - 1).saturating_mul(page_size)).take(page_size).collect();
     let answer = wire::ScanAnswer { results, summary, page, page_size, total_pages };
-    Ok(written.respond(StatusCode::OK, &answer))
+    Ok(scored_by(&nodes, written.respond(StatusCode::OK, &answer)))
 }
 
 /// Score texts for attacks
@@ -148,15 +155,30 @@ async fn analyze(
     body: Json<Analyze>,
 ) -> Result<Response, Problem> {
     let wish = caller.wish(&once, body.marks);
-    let (written, verdicts) =
+    let (written, Scores { verdicts, nodes }) =
         admit_and_scan(&app, &caller, &wish, body.marks.bytes, body.value.texts).await?;
     let result =
         |(text_id, (verdict, provenance))| wire::AnalyzeResult { text_id, verdict, provenance };
     let results = verdicts.into_iter().enumerate().map(result).collect();
-    Ok(written.respond(StatusCode::OK, &wire::AnalyzeAnswer { results }))
+    Ok(scored_by(&nodes, written.respond(StatusCode::OK, &wire::AnalyzeAnswer { results })))
 }
 
 type Scored = (wire::Verdict, wire::Provenance);
+
+/// One verdict per document, and the nodes that gave them.
+struct Scores {
+    verdicts: Vec<Scored>,
+    nodes: BTreeSet<NodeId>,
+}
+
+/// Says which nodes scored the documents: where they were done soonest.
+fn scored_by(nodes: &BTreeSet<NodeId>, mut response: Response) -> Response {
+    let names: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
+        response.headers_mut().insert(SKEP_SCORED, names);
+    }
+    response
+}
 
 /// Commits the entry of the request while inference already runs; the answer waits for both.
 async fn admit_and_scan(
@@ -165,7 +187,7 @@ async fn admit_and_scan(
     wish: &Wish,
     bytes: u64,
     texts: Vec<String>,
-) -> Result<(Written, Vec<Scored>), Problem> {
+) -> Result<(Written, Scores), Problem> {
     caller.check_size(texts.len(), bytes)?;
     if wish.key.is_none() {
         caller.check_dry(app)?;
@@ -184,23 +206,26 @@ async fn admit_and_scan(
     Ok((written, scored))
 }
 
-async fn score(app: &App, texts: Vec<String>) -> Result<Vec<Scored>, Problem> {
-    let slots = &app.system.slots;
+async fn score(app: &App, texts: Vec<String>) -> Result<Scores, Problem> {
+    let (slots, scans) = (&app.system.slots, &app.system.scans);
     let chunks: Vec<Vec<String>> = texts.chunks(CHUNK_DOCUMENTS).map(<[String]>::to_vec).collect();
-    let scans = futures::stream::iter(chunks.into_iter().map(|chunk| slots.scan(chunk)));
-    let scanned: Vec<_> = scans.buffered(CHUNKS_AT_ONCE).collect().await;
-    let scanned: Result<Vec<_>, _> = scanned.into_iter().collect();
-    let scanned = scanned.map_err(|error| match error {
+    let waiting = futures::stream::iter(chunks.into_iter().map(|chunk| scans.scan(chunk)));
+    let placed: Vec<_> = waiting.buffered(CHUNKS_AT_ONCE).collect().await;
+    let placed: Result<Vec<_>, _> = placed.into_iter().collect();
+    let placed = placed.map_err(|error| match error {
         SlotError::Overloaded => Problem::new(Code::Overloaded),
         SlotError::Ended => Problem::new(Code::NotReady),
     })?;
+    let nodes = placed.iter().map(|placed| placed.node).collect();
+    let scanned = placed.into_iter().flat_map(|placed| placed.scanned);
     let identity = slots.identity();
     let score = |(text, scanned): (&String, Scanned)| {
         // A text that the model cannot score is a defect; it must not pass as harmless.
         let verdict = scanned.map_err(|_| Problem::new(Code::Internal))?;
         Ok((documents::verdict(verdict), documents::provenance(identity, text)))
     };
-    texts.iter().zip(scanned.into_iter().flatten()).map(score).collect()
+    let verdicts: Result<Vec<Scored>, Problem> = texts.iter().zip(scanned).map(score).collect();
+    Ok(Scores { verdicts: verdicts?, nodes })
 }
 
 fn summary(ids: &[String], verdicts: &[Scored]) -> wire::Summary {

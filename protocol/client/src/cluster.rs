@@ -59,6 +59,9 @@ pub struct NodeView {
     pub documents: Option<u64>,
     #[serde(default)]
     pub slots: Option<u64>,
+    /// Documents that its slots do in a second.
+    #[serde(default)]
+    pub documents_per_s: Option<f64>,
     /// The most entries that one of its replicas misses.
     #[serde(default)]
     pub lag: Option<u64>,

@@ -37,6 +37,8 @@ pub struct Node {
     /// Documents that wait for its slots or hold them.
     pub documents: Option<u64>,
     pub slots: Option<u32>,
+    /// Documents that its slots do in a second, at the pace of late.
+    pub documents_per_s: Option<f64>,
     pub shards_led: usize,
     /// Replicas of shards that it is to have.
     pub replicas: usize,

@@ -7,9 +7,9 @@ use super::problems::{self, Grade, Problem};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 
-const NODES: [&str; 11] = [
-    "NODE", "STATE", "VERSION", "HTTP", "PEER", "PRESSURE", "LEADS", "REPLICAS", "LAG", "ZONE",
-    "HEARD",
+const NODES: [&str; 12] = [
+    "NODE", "STATE", "VERSION", "HTTP", "PEER", "PRESSURE", "DOCS/S", "LEADS", "REPLICAS", "LAG",
+    "ZONE", "HEARD",
 ];
 const SHARDS: [&str; 5] = ["SHARD", "LEADER", "REPLICAS (* votes, -n behind)", "EPOCH", "APPLIED"];
 const MOVES: [&str; 5] = ["SHARD", "REPLICA ON", "IS", "AND", "BEHIND"];
@@ -53,6 +53,7 @@ fn node(node: &NodeView) -> Vec<String> {
         node.http.clone(),
         node.peer.clone(),
         node.pressure.map(|pressure| format!("{pressure:.1} s")).unwrap_or_default(),
+        node.documents_per_s.map(|rate| format!("{rate:.0}")).unwrap_or_default(),
         number(node.shards_led),
         number(node.replicas),
         number(node.lag),

@@ -74,6 +74,7 @@ impl<'a> Look<'a> {
             pressure: load.map(Load::pressure_s),
             documents: load.map(|load| load.documents),
             slots: load.map(|load| load.slots),
+            documents_per_s: load.map(Load::documents_per_s),
             shards_led: led.count(),
             replicas: held.count(),
             lag: self.lag_of(node.id),
