@@ -1,7 +1,7 @@
 //! Coordinates the jobs of a shard: leases tasks to nodes, takes results, leases again when a node
 //! is lost. All that must survive is in the log; what is here can be made again from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub(crate) struct State {
     /// Leases that are being replicated: they take room already.
     leasing: BTreeMap<Key, Worker>,
     queue: Queue,
+    /// Tasks whose worker is lost, as of the last look.
+    again: VecDeque<Key>,
     waits: Waits,
     /// Jobs whose end by their deadline is being replicated.
     ending: BTreeSet<(TenantId, JobId)>,
@@ -129,7 +131,8 @@ impl Actor for JobCoordinatorActor {
     ) -> Result<State, ActorProcessingErr> {
         let (leases, leasing, ending) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (queue, waits) = (Queue::default(), Waits::default());
-        Ok(State { me, owned, workers, leases, leasing, queue, waits, ending })
+        let again = VecDeque::new();
+        Ok(State { me, owned, workers, leases, leasing, queue, again, waits, ending })
     }
 
     async fn handle(
@@ -177,21 +180,31 @@ impl State {
         });
     }
 
-    /// Leases the tasks that are next, those first whose worker is lost, as far as there is room.
+    /// Brings what is known up to the state, and leases tasks as far as there is room.
     fn look(&mut self) {
         let owned = Arc::clone(&self.owned);
         let view = owned.group.view();
         let now = owned.clock.now();
         self.queue.follow(&view, now);
         self.end_expired(now);
-        let mut again = self.lost(&view, now).into_iter();
+        self.again = self.lost(&view, now);
         let mut rooms = self.workers.rooms(&self.outstanding());
         while let Some(worker) = workers::take_roomiest(&mut rooms) {
-            let next = again.next().inspect(|&key| self.queue.retake(key));
-            let Some(key) = next.or_else(|| self.queue.take(1, &view, now).pop()) else { return };
-            self.note_wait(&view, key, now);
+            let Some(key) = self.next(1, &view, now).pop() else { return };
             self.lease(key, worker);
         }
+    }
+
+    /// Takes up to `most` tasks that are next, those first whose worker is lost. Each is held until
+    /// [`Queue::settled`] is told of it.
+    fn next(&mut self, most: usize, view: &Machine, now: Time) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.again.drain(..most.min(self.again.len())).collect();
+        keys.iter().for_each(|&key| self.queue.retake(key));
+        for key in self.queue.take(most - keys.len(), view, now) {
+            self.note_wait(view, key, now);
+            keys.push(key);
+        }
+        keys
     }
 
     fn note_wait(&mut self, view: &Machine, (tenant, job, task): Key, now: Time) {
@@ -207,6 +220,7 @@ impl State {
     fn known_of(&self, tenant: TenantId) -> QueueView {
         QueueView {
             running: self.queue.running(tenant) as u64,
+            tasks: self.queue.ready(tenant).0 as u64,
             wait_p50_ms: self.waits.percentile(tenant, 50),
             wait_p95_ms: self.waits.percentile(tenant, 95),
             ..QueueView::default()
@@ -243,7 +257,7 @@ impl State {
     }
 
     /// Tasks whose worker is lost and that are to be leased again at once.
-    fn lost(&mut self, view: &Machine, now: Time) -> Vec<Key> {
+    fn lost(&mut self, view: &Machine, now: Time) -> VecDeque<Key> {
         let queue = &self.queue;
         self.leases.retain(|key, _| queue.is_leased(key));
         let leased: Vec<_> = self.queue.leased().collect();

@@ -203,6 +203,8 @@ impl Filter {
 pub struct QueueView {
     /// Documents without a result.
     pub documents: u64,
+    /// Tasks that may run and wait for a node.
+    pub tasks: u64,
     /// Tasks that run.
     pub running: u64,
     pub weight: u64,

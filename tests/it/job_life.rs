@@ -184,7 +184,7 @@ async fn reach_queue(
 
 /// What its deadline cuts off is neither run nor billed; that part alone is done again, once.
 async fn expired_and_retried(cluster: &Cluster, home: &Account) -> Result<u64> {
-    let total = 32 * TASK;
+    let total = 24 * TASK;
     let job = submit(cluster, home, total, json!({"deadline_s": 2})).await?;
     let ended = reach(cluster, home, &job, |job| status(job) == "failed").await?;
     let (done, failed) = (count(&ended, "done"), count(&ended, "failed"));
@@ -345,9 +345,9 @@ async fn neighbours(cluster: &Cluster, weights: &[u64]) -> Result<Vec<Account>> 
 async fn shared(cluster: &Cluster) -> Result<()> {
     let homes = neighbours(cluster, &[1, 4, 1]).await?;
     let [one, four, single] = homes.as_slice() else { anyhow::bail!("three tenants") };
-    let (idle_ms, run_ms) = turns(cluster, single, 3).await?;
-    let mut jobs = backlog(cluster, one, 6).await?;
-    let (wait_ms, _) = turns(cluster, single, 6).await?;
+    let (idle_ms, run_ms) = turns(cluster, single, 2).await?;
+    let mut jobs = backlog(cluster, one, 5).await?;
+    let (wait_ms, _) = turns(cluster, single, 4).await?;
     say(&format!("one task: {wait_ms} ms beside others, {idle_ms} alone, {run_ms} to run"));
     let bound_ms = 2 * idle_ms + run_ms + SLACK_MS;
     ensure!(wait_ms <= bound_ms, "waited {wait_ms} ms, {bound_ms} are allowed");
@@ -410,7 +410,7 @@ async fn survived(cluster: &mut Cluster) -> Result<()> {
     let home = account(cluster, "survivor", json!({})).await?;
     let ended = submit(cluster, &home, 10 * TASK, json!({})).await?;
     let held = submit(cluster, &home, 10 * TASK, json!({})).await?;
-    let later = submit(cluster, &home, TASK, json!({"run_at": in_ms(5_000)?})).await?;
+    let later = submit(cluster, &home, TASK, json!({"run_at": in_ms(3_000)?})).await?;
     let runs = submit(cluster, &home, 20 * TASK, json!({"priority": "high"})).await?;
     verb(cluster, &home, &held, "pause", 200).await?;
     reach(cluster, &home, &runs, |job| count(job, "done") > 0).await?;

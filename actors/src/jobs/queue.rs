@@ -44,6 +44,8 @@ struct Place {
     later: Option<Time>,
     deadline: Option<Time>,
     leased: Vec<u32>,
+    /// Tasks that may run, and their documents.
+    free: (usize, u64),
 }
 
 /// Jobs of one tenant that have a task which may run.
@@ -53,6 +55,8 @@ struct Lane {
     old: BTreeSet<(Time, JobId)>,
     /// Tasks that run.
     leased: usize,
+    /// Tasks that may run, and their documents.
+    free: (usize, u64),
     /// Tasks that were taken.
     count: u32,
 }
@@ -138,6 +142,12 @@ impl Queue {
         self.lanes.get(&tenant).map_or(0, |lane| lane.leased)
     }
 
+    /// Tasks of a tenant that may run now, and their documents; those that are taken are among them until
+    /// the state has their leases.
+    pub(super) fn ready(&self, tenant: TenantId) -> (usize, u64) {
+        self.lanes.get(&tenant).map_or((0, 0), |lane| lane.free)
+    }
+
     /// Puts a job where it belongs now.
     fn place(&mut self, name: Name, view: &Machine, now: Time) {
         self.displace(name);
@@ -153,19 +163,19 @@ impl Queue {
         if !place.leased.is_empty() {
             self.lanes.entry(name.0).or_default().leased += place.leased.len();
         }
-        match first_run(job) {
-            Some(at) if at <= now => {
-                let (priority, since) = (job.priority(), job.ready_at());
-                let lane = self.lanes.entry(name.0).or_default();
-                lane.urgent.insert((Reverse(priority), since, name.1));
-                lane.old.insert((since, name.1));
-                place.ready = Some((priority, since));
-            }
-            Some(at) => {
-                self.later.insert((at, name));
-                place.later = Some(at);
-            }
-            None => {}
+        place.free = free(job, now);
+        if place.free.0 > 0 {
+            let (priority, since) = (job.priority(), job.ready_at());
+            let lane = self.lanes.entry(name.0).or_default();
+            lane.urgent.insert((Reverse(priority), since, name.1));
+            lane.old.insert((since, name.1));
+            lane.free.0 += place.free.0;
+            lane.free.1 += place.free.1;
+            place.ready = Some((priority, since));
+        }
+        if let Some(at) = starts(job).filter(|at| *at > now).min() {
+            self.later.insert((at, name));
+            place.later = Some(at);
         }
         if let Some(at) = place.deadline {
             self.deadlines.insert((at, name));
@@ -186,6 +196,8 @@ impl Queue {
         }
         let Some(lane) = self.lanes.get_mut(&name.0) else { return };
         lane.leased -= place.leased.len();
+        lane.free.0 -= place.free.0;
+        lane.free.1 -= place.free.1;
         if let Some((priority, since)) = place.ready {
             lane.urgent.remove(&(Reverse(priority), since, name.1));
             lane.old.remove(&(since, name.1));
@@ -247,10 +259,19 @@ fn free_task(
     None
 }
 
-/// When the first task that waits may run.
-fn first_run(job: &Job) -> Option<Time> {
-    let tasks = (0..).zip(&job.tasks);
-    tasks.filter_map(|(number, task)| runs_from(job, number, task)).min()
+/// When each task that waits may run.
+fn starts(job: &Job) -> impl Iterator<Item = Time> + '_ {
+    (0..).zip(&job.tasks).filter_map(|(number, task)| runs_from(job, number, task))
+}
+
+/// Tasks of a job that may run now, and their documents.
+fn free(job: &Job, now: Time) -> (usize, u64) {
+    let may_run =
+        |(number, task): &(u32, &Task)| runs_from(job, *number, task).is_some_and(|at| at <= now);
+    let free = (0..).zip(&job.tasks).filter(may_run);
+    free.fold((0, 0), |(tasks, documents), (_, task)| {
+        (tasks + 1, documents + u64::from(task.documents))
+    })
 }
 
 /// When a task may run; `None` for one that does not wait for that.

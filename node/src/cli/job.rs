@@ -218,12 +218,14 @@ async fn queue(context: &Context) -> Result<(), Failure> {
     let ms = |wait: Option<u64>| wait.map_or_else(|| "-".to_owned(), |wait| format!("{wait} ms"));
     let row = vec![
         queue.documents_waiting.to_string(),
+        queue.tasks_waiting.to_string(),
         queue.tasks_running.to_string(),
         queue.weight.to_string(),
         ms(queue.wait_p50_ms),
         ms(queue.wait_p95_ms),
     ];
-    let header = ["DOCUMENTS WAITING", "TASKS RUNNING", "WEIGHT", "WAIT P50", "WAIT P95"];
+    let header =
+        ["DOCUMENTS WAITING", "TASKS WAITING", "TASKS RUNNING", "WEIGHT", "WAIT P50", "WAIT P95"];
     Ok(context.output.table(&header, vec![row])?)
 }
 

@@ -75,6 +75,7 @@ pub struct Failure {
 #[serde(default)]
 pub struct Queue {
     pub documents_waiting: u64,
+    pub tasks_waiting: u64,
     pub tasks_running: u64,
     pub weight: u64,
     pub max_running: Option<u64>,

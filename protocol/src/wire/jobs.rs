@@ -64,6 +64,8 @@ pub struct Failure {
 pub struct Queue {
     /// Documents without a result.
     pub documents_waiting: u64,
+    /// Tasks that may run and wait for a node.
+    pub tasks_waiting: u64,
     pub tasks_running: u64,
     /// Share of the nodes' time beside other tenants of the shard.
     pub weight: u64,

@@ -165,6 +165,7 @@ fn no_more_of_a_tenant_runs_than_it_may() {
     let taken = bench.lease(9);
     assert_eq!(taken.iter().filter(|(job, _)| *job == 1).count(), 2);
     assert_eq!((taken.len(), bench.queue.running(TenantId(1))), (4, 2));
+    assert_eq!(bench.queue.ready(TenantId(1)), (3, 48));
     bench.complete(1, 1, 0);
     assert_eq!(bench.lease(9), [(1, 2)]);
 }

@@ -177,6 +177,7 @@ pub(super) async fn queue(
         let Answer::Queue(queue) = answer else { return None };
         Some(wire::Queue {
             documents_waiting: queue.documents,
+            tasks_waiting: queue.tasks,
             tasks_running: queue.running,
             weight: queue.weight,
             max_running: queue.max_running,
