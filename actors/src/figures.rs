@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+};
 use protocol::BackupId;
 use protocol::limits::Policy;
 
@@ -35,6 +37,10 @@ pub struct Figures {
     pub job_seconds: Histogram,
     /// Jobs that ended, by status.
     pub jobs_completed: IntCounterVec,
+    /// From when a task might have run to its first lease, by plan. Plans are few and bounded.
+    pub task_wait_seconds: HistogramVec,
+    /// Attempts that brought no result, by what went wrong.
+    pub task_failures: IntCounterVec,
     /// Proposal to outcome, on the owner.
     pub proposal_seconds: Histogram,
     /// Commands that owners here proposed, by who wanted them: `request` or `system`. Divided by the
@@ -161,6 +167,8 @@ impl Figures {
             ),
             job_seconds: timer("job_processing_duration_seconds", "Submission to the end"),
             jobs_completed: counters("jobs_completed_total", "Jobs that ended", "status"),
+            task_wait_seconds: timers("task_wait_seconds", "Ready to leased, by plan", "plan"),
+            task_failures: counters("task_failures_total", "Attempts without a result", "cause"),
             proposal_seconds: timer("proposal_duration_seconds", "Proposal to outcome"),
             commands: counters("commands_proposed_total", "Commands proposed", "of"),
             rate_limit_hits: counters("rate_limit_hits_total", "Limits met", "policy"),
@@ -185,6 +193,8 @@ impl Figures {
             Box::new(self.task_seconds.clone()),
             Box::new(self.scans_placed.clone()),
             Box::new(self.job_seconds.clone()),
+            Box::new(self.task_wait_seconds.clone()),
+            Box::new(self.task_failures.clone()),
             Box::new(self.jobs_completed.clone()),
             Box::new(self.proposal_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -209,6 +219,11 @@ impl Figures {
 fn timer(name: &str, help: &str) -> Histogram {
     let opts = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
     sound(Histogram::with_opts(opts))
+}
+
+fn timers(name: &str, help: &str, label: &str) -> HistogramVec {
+    let opts = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    sound(HistogramVec::new(opts, &[label]))
 }
 
 fn counter(name: &str, help: &str) -> IntCounter {

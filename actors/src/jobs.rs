@@ -2,34 +2,36 @@
 //! again when a node is lost. All that must survive is in the log; what is here can be made again
 //! from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use protocol::jobs::{
-    self, Assignment, Command, Counts, Job, Priority, TaskResult, TaskState, Worker,
-};
-use protocol::peer::{Answer, Ask};
+use protocol::jobs::{self, Assignment, Cause, Command, Fault, Job, Priority, Worker};
+use protocol::peer::{Answer, Ask, QueueView, Waiting};
 use protocol::tenants::Status;
-use protocol::{Effect, JobId, Refusal, Reply, TenantId};
+use protocol::versions::Wire;
+use protocol::{Effect, JobId, Reply, TenantId, Time};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use raft::machine::Machine;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use crate::ask::{Answered, AskError, Request, send};
+use crate::ask::{Answered, Request, send};
 use crate::bounded::{BoundedRef, Counted, Slot};
-use crate::figures::figures;
 use crate::shard::Owned;
-use crate::tenants::bounded;
 
+mod answers;
 pub(crate) mod board;
-mod ready;
+mod queue;
+mod shares;
+mod waits;
 pub(crate) mod workers;
 
-use ready::Ready;
+use queue::Queue;
+use waits::Waits;
 pub use workers::{Load, Standing, Workers};
 
 /// A lease whose worker is not heard of for this long is given to another.
@@ -43,6 +45,9 @@ const TAKE_MAX: u32 = 64;
 /// How often the state is looked at when nothing happens.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// Deadlines that are replicated at a time.
+const EXPIRED_MAX: usize = 64;
+
 type Key = (TenantId, JobId, u32);
 
 /// What the coordinator is told.
@@ -53,12 +58,18 @@ pub(crate) enum Message {
     Look,
     /// What came of the leases that were proposed for a worker.
     Leased(Worker, Vec<(Key, Answered)>, Asker),
+    /// The task of a lost worker was set back, or that was tried.
+    SetBack(Key),
+    /// The job was ended by its deadline, or that was tried.
+    Expired(TenantId, JobId),
 }
 
 /// A worker that waits for tasks.
 #[derive(Debug)]
 pub(crate) struct Asker {
     reply: oneshot::Sender<Answered>,
+    /// What waits beside what it gets.
+    left: Waiting,
     /// The place of its question in the mailbox.
     _place: Slot,
 }
@@ -71,10 +82,12 @@ pub(crate) struct State {
     owned: Arc<Owned>,
     workers: Workers,
     leases: BTreeMap<Key, Lease>,
-    /// What the last look found and nobody took yet.
-    ready: Ready,
-    /// Tasks whose lease is being replicated.
-    leasing: BTreeSet<Key>,
+    queue: Queue,
+    /// Tasks whose worker is lost, to be leased before all others.
+    again: VecDeque<Key>,
+    waits: Waits,
+    /// Jobs whose end by their deadline is being replicated.
+    ending: BTreeSet<(TenantId, JobId)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,8 +141,9 @@ impl Actor for JobCoordinatorActor {
         me: ActorRef<Self::Msg>,
         (owned, workers): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let (leases, leasing) = (BTreeMap::new(), BTreeSet::new());
-        Ok(State { me, owned, workers, leases, ready: Ready::default(), leasing })
+        let (leases, ending) = (BTreeMap::new(), BTreeSet::new());
+        let (queue, again, waits) = (Queue::default(), VecDeque::new(), Waits::default());
+        Ok(State { me, owned, workers, leases, queue, again, waits, ending })
     }
 
     async fn handle(
@@ -142,6 +156,8 @@ impl Actor for JobCoordinatorActor {
         match message {
             Message::Look => state.look(),
             Message::Leased(worker, answers, asker) => state.leased(worker, answers, asker),
+            Message::SetBack(key) => state.queue.settled(key),
+            Message::Expired(tenant, job) => drop(state.ending.remove(&(tenant, job))),
             Message::Request(request) => state.request(request, place),
         }
         Ok(())
@@ -153,89 +169,169 @@ impl State {
         let Request { ask, reply } = request;
         if let Ask::Running { worker, tasks } = &ask {
             self.note_running(*worker, tasks);
-            return send(reply, Ok(Answer::Noted));
+            let unwanted = answers::unwanted(&self.owned.group.view(), tasks);
+            let answer = if unwanted.is_empty() { Answer::Noted } else { Answer::Stop(unwanted) };
+            return send(reply, Ok(answer));
         }
         if let Ask::Take { worker, tasks } = ask {
-            return self.take(worker, tasks, Asker { reply, _place: place });
+            let asker = Asker { reply, left: Waiting::default(), _place: place };
+            return self.take(worker, tasks, asker);
         }
-        if let Ask::Finished { tenant, job, task, .. } = &ask {
+        if let Ask::Finished { tenant, job, task, .. } | Ask::Failed { tenant, job, task, .. } =
+            &ask
+        {
             self.leases.remove(&(*tenant, *job, *task));
         }
+        let known = if let Ask::Queue(tenant) = &ask { Some(self.known_of(*tenant)) } else { None };
         let owned = Arc::clone(&self.owned);
         tokio::spawn(async move {
-            send(reply, answer(&owned, ask).await);
+            let answered = match (&ask, known) {
+                (Ask::Queue(tenant), Some(known)) => answers::queue(&owned, *tenant, known).await,
+                _ => answers::answer(&owned, ask).await,
+            };
+            send(reply, answered);
             drop(place);
         });
     }
 
-    /// Finds every task that waits, and every task whose worker is lost, and says so.
+    /// Follows the state: what waits, whose worker is lost, which deadlines have passed. Tells the
+    /// workers.
     fn look(&mut self) {
-        self.ready = Ready::new(self.wanting());
-        self.tell();
-    }
-
-    /// A word to the workers, who come for it when they have room.
-    fn tell(&self) {
-        self.workers.board().set(self.owned.group.id(), self.ready.waiting());
-    }
-
-    /// Leases the next tasks to a worker that has room for so many.
-    fn take(&mut self, worker: Worker, tasks: u32, asker: Asker) {
-        // What is leased to one that is not believed to live would be leased again at once.
-        let most = if self.workers.is_alive(worker) { tasks.min(TAKE_MAX) } else { 0 };
-        let keys = self.ready.take(most as usize);
-        self.tell();
-        if keys.is_empty() {
-            return send(asker.reply, Ok(Answer::Tasks(Vec::new(), self.ready.waiting())));
-        }
-        self.leasing.extend(&keys);
-        let owned = Arc::clone(&self.owned);
-        let me = BoundedRef::new(self.me.clone(), usize::MAX);
-        tokio::spawn(async move {
-            // Together, so that they share a sync of the log.
-            let leases = keys.into_iter().map(async |key| (key, lease(&owned, key, worker).await));
-            let answers = join_all(leases).await;
-            if me.try_send(Message::Leased(worker, answers, asker)).is_err() {
-                debug!("the ownership ended meanwhile");
-            }
-        });
-    }
-
-    /// Tasks that nobody runs and their documents, most urgent and oldest first.
-    fn wanting(&mut self) -> Vec<(Key, u32)> {
         let owned = Arc::clone(&self.owned);
         let view = owned.group.view();
         let now = owned.clock.now();
-        let mut jobs: Vec<(TenantId, &Job)> = view
-            .jobs
-            .open()
-            .filter(|(tenant, _)| {
-                let status = view.tenants.get(*tenant).map(|tenant| tenant.status(now));
-                matches!(status, Some(Status::Active | Status::Trial))
-            })
-            .collect();
-        jobs.sort_by_key(|(_, job)| (std::cmp::Reverse(job.priority), job.created_at, job.id));
-        let live: BTreeSet<(TenantId, JobId)> =
-            jobs.iter().map(|(tenant, job)| (*tenant, job.id)).collect();
-        self.leases.retain(|(tenant, job, _), _| live.contains(&(*tenant, *job)));
-        let mut wanting = Vec::new();
-        for (tenant, job) in jobs {
-            for (number, task) in job.tasks.iter().enumerate() {
-                let key = (tenant, job.id, number as u32);
-                let free = match task.state {
-                    TaskState::Queued => true,
-                    TaskState::Leased(worker) => self.is_lost(key, task.attempt, worker),
-                    TaskState::Done(_) | TaskState::Failed => {
-                        self.leases.remove(&key);
-                        false
-                    }
-                };
-                if free && !self.leasing.contains(&key) {
-                    wanting.push((key, task.documents));
-                }
+        self.queue.follow(&view, now);
+        self.end_expired(now);
+        self.again = self.lost(&view, now);
+        let waiting = self.waiting(&view, now);
+        self.workers.board().set(owned.group.id(), waiting);
+    }
+
+    /// What a worker would be given.
+    fn waiting(&self, view: &Machine, now: Time) -> Waiting {
+        let documents = |&(tenant, job, task): &Key| {
+            let job = view.jobs.get(tenant, job);
+            job.and_then(|job| job.tasks.get(task as usize)).map_or(0, |task| task.documents)
+        };
+        let mut waiting = self.queue.waiting(view, now);
+        waiting.tasks += self.again.len() as u32;
+        waiting.documents += self.again.iter().map(documents).map(u64::from).sum::<u64>();
+        if !self.again.is_empty() {
+            waiting.tenants = waiting.tenants.max(1);
+        }
+        waiting
+    }
+
+    /// Leases the next tasks to a worker that has room for so many, those first whose worker is lost.
+    fn take(&mut self, worker: Worker, tasks: u32, asker: Asker) {
+        // What is leased to one that is not believed to live would be leased again at once.
+        let most = if self.workers.is_alive(worker) { tasks.min(TAKE_MAX) } else { 0 };
+        let (keys, left) = self.next(most as usize);
+        self.workers.board().set(self.owned.group.id(), left);
+        if keys.is_empty() {
+            return send(asker.reply, Ok(Answer::Tasks(Vec::new(), left)));
+        }
+        let (owned, asker) = (Arc::clone(&self.owned), Asker { left, ..asker });
+        self.later(async move {
+            // Together, so that they share a sync of the log.
+            let leases = keys.into_iter().map(async |key| (key, lease(&owned, key, worker).await));
+            Some(Message::Leased(worker, join_all(leases).await, asker))
+        });
+    }
+
+    /// Takes the next tasks, at most so many, and says what waits beside them.
+    fn next(&mut self, most: usize) -> (Vec<Key>, Waiting) {
+        let owned = Arc::clone(&self.owned);
+        let view = owned.group.view();
+        let now = owned.clock.now();
+        let lost = most.min(self.again.len());
+        let mut keys: Vec<Key> = self.again.drain(..lost).collect();
+        keys.iter().for_each(|&key| self.queue.retake(key));
+        for key in self.queue.take(most - lost, &view, now) {
+            self.note_wait(&view, key, now);
+            keys.push(key);
+        }
+        // What waits is an estimate. Who gets less than it asked for must not ask again at once.
+        let over = keys.len() < most;
+        let left = if over { Waiting::default() } else { self.waiting(&view, now) };
+        (keys, left)
+    }
+
+    fn note_wait(&mut self, view: &Machine, (tenant, job, task): Key, now: Time) {
+        let plan = view.tenants.get(tenant).map(|tenant| tenant.plan.name());
+        let job = view.jobs.get(tenant, job);
+        let first = |job: &&Job| job.tasks.get(task as usize).is_some_and(|task| task.attempt == 0);
+        if let (Some(plan), Some(job)) = (plan, job.filter(first)) {
+            self.waits.note(tenant, plan, now.ms_since(job.ready_at()));
+        }
+    }
+
+    /// What no replica could tell of a tenant's queue.
+    fn known_of(&self, tenant: TenantId) -> QueueView {
+        QueueView {
+            running: self.queue.running(tenant) as u64,
+            tasks: self.queue.ready(tenant).0 as u64,
+            wait_p50_ms: self.waits.percentile(tenant, 50),
+            wait_p95_ms: self.waits.percentile(tenant, 95),
+            ..QueueView::default()
+        }
+    }
+
+    /// Ends the jobs whose deadline has passed.
+    fn end_expired(&mut self, now: Time) {
+        if !self.owned.is_spoken(Wire::JOB_LIFE) {
+            return;
+        }
+        let ending: Vec<_> =
+            self.queue.expired(now).filter(|job| !self.ending.contains(job)).collect();
+        for (tenant, job) in ending.into_iter().take(EXPIRED_MAX) {
+            self.ending.insert((tenant, job));
+            let owned = Arc::clone(&self.owned);
+            self.later(async move {
+                let command = protocol::Command::Job(tenant, Command::Expire { job });
+                let answered = owned.propose(command).await;
+                answers::note_end_of(&owned, tenant, job, &answered);
+                Some(Message::Expired(tenant, job))
+            });
+        }
+    }
+
+    /// Tasks whose worker is lost and that are to be leased again at once.
+    fn lost(&mut self, view: &Machine, now: Time) -> VecDeque<Key> {
+        let queue = &self.queue;
+        self.leases.retain(|key, _| queue.is_leased(key));
+        let leased: Vec<_> = self.queue.leased().collect();
+        let mut lost = Vec::new();
+        for (key, attempt, worker) in leased {
+            if may_run(view, key, now) && self.is_lost(key, attempt, worker) {
+                lost.push((key, attempt, worker));
             }
         }
-        wanting
+        let spoken = self.owned.is_spoken(Wire::JOB_LIFE);
+        let has_more = |(tenant, job, _): Key| {
+            view.jobs.get(tenant, job).is_some_and(|job| job.life.wishes.attempts_max > 1)
+        };
+        // A task that has lost several workers may be what they were lost to.
+        let (again, suspect): (Vec<_>, Vec<_>) = lost
+            .into_iter()
+            .partition(|&(key, attempt, _)| !spoken || attempt == 1 && has_more(key));
+        for (key, attempt, worker) in suspect {
+            self.fail(key, attempt, worker);
+        }
+        again.into_iter().map(|(key, ..)| key).collect()
+    }
+
+    /// Sets back a task whose worker is lost.
+    fn fail(&mut self, key: Key, attempt: u32, worker: Worker) {
+        self.queue.retake(key);
+        let owned = Arc::clone(&self.owned);
+        let (tenant, job, task) = key;
+        let cause = Cause::new(Fault::WorkerLost, &format!("{} says nothing of it", worker.node));
+        self.later(async move {
+            // What came of it is seen in the state.
+            let _ = answers::fail(&owned, (tenant, job, task, attempt), cause).await;
+            Some(Message::SetBack(key))
+        });
     }
 
     fn is_lost(&mut self, key: Key, attempt: u32, worker: Worker) -> bool {
@@ -254,22 +350,32 @@ impl State {
     fn leased(&mut self, worker: Worker, answers: Vec<(Key, Answered)>, asker: Asker) {
         let mut tasks = Vec::new();
         for (key, answered) in answers {
-            self.leasing.remove(&key);
+            self.queue.settled(key);
+            // The last attempt may have been in vain, which may end the job.
+            answers::note_end_of(&self.owned, key.0, key.1, &answered);
             let Ok(Answer::Applied(applied)) = answered else { continue };
-            if let Ok(Reply::Completed { status, counts }) = &applied.outcome {
-                // The last attempt was in vain, which may end the job.
-                note_end(&self.owned, key.0, key.1, *status, *counts);
-            }
             let Ok(Reply::Leased(task)) = applied.outcome else { continue };
             debug!(job = %task.job, task = task.task, attempt = task.attempt, node = %worker.node, "task leased");
             let until = Instant::now() + LEASE_TIMEOUT;
             self.leases.insert(key, Lease { attempt: task.attempt, worker, until });
             tasks.push(task);
         }
-        let answer = Answer::Tasks(tasks, self.ready.waiting());
+        let answer = Answer::Tasks(tasks, asker.left);
         if let Err(Ok(Answer::Tasks(tasks, _))) = asker.reply.send(Ok(answer)) {
             tasks.iter().for_each(|task| self.expire(task));
         }
+    }
+
+    /// Runs something that waits, and tells this actor what came of it.
+    fn later(&self, work: impl Future<Output = Option<Message>> + Send + 'static) {
+        let me = BoundedRef::new(self.me.clone(), usize::MAX);
+        tokio::spawn(async move {
+            if let Some(message) = work.await
+                && me.try_send(message).is_err()
+            {
+                debug!("the ownership ended meanwhile");
+            }
+        });
     }
 
     fn expire(&mut self, task: &Assignment) {
@@ -301,74 +407,15 @@ async fn lease(owned: &Owned, (tenant, job, task): Key, worker: Worker) -> Answe
     owned.propose(protocol::Command::Job(tenant, command)).await
 }
 
-async fn answer(owned: &Owned, ask: Ask) -> Answered {
-    match ask {
-        Ask::Propose { command, once, note } => owned.propose_once(*command, once, note).await,
-        Ask::Finished { tenant, job, task, attempt, result } => {
-            finish(owned, tenant, job, task, attempt, result).await
-        }
-        Ask::Job(tenant, job) => {
-            let view = owned.group.read().await.map_err(AskError::from)?;
-            let missing = Answer::Refused(Refusal::NotFound);
-            Ok(view.jobs.get(tenant, job).map_or(missing, |job| Answer::Job(Box::new(job.clone()))))
-        }
-        Ask::Jobs { tenant, after, limit, ascending } => {
-            let view = owned.group.read().await.map_err(AskError::from)?;
-            let jobs = view.jobs.of(tenant);
-            let jobs: Vec<&Job> = if ascending { jobs.collect() } else { jobs.rev().collect() };
-            let beyond = |job: &&Job| match after {
-                Some(after) if ascending => job.id > after,
-                Some(after) => job.id < after,
-                None => true,
-            };
-            // A list shows no tasks, and an envelope has a bound.
-            let row = |job: &Job| Job { tasks: Vec::new(), ..job.clone() };
-            let rows = jobs.into_iter().filter(beyond).take(bounded(limit)).map(row);
-            Ok(Answer::Jobs(rows.collect()))
-        }
-        Ask::Lease { .. }
-        | Ask::Close { .. }
-        | Ask::View { .. }
-        | Ask::Slab { .. }
-        | Ask::Tenant(_)
-        | Ask::Tenants { .. }
-        | Ask::Key(..)
-        | Ask::Keys { .. }
-        | Ask::Usage { .. }
-        | Ask::Audit(_)
-        | Ask::Limits { .. }
-        | Ask::Running { .. }
-        | Ask::Take { .. } => Ok(Answer::Refused(Refusal::NotFound)),
-    }
-}
-
-async fn finish(
-    owned: &Owned,
-    tenant: TenantId,
-    job: JobId,
-    task: u32,
-    attempt: u32,
-    result: TaskResult,
-) -> Answered {
-    let command = Command::Complete { job, task, attempt, result };
-    let answered = owned.propose(protocol::Command::Job(tenant, command)).await;
-    if let Ok(Answer::Applied(applied)) = &answered
-        && let Ok(Reply::Completed { status, counts }) = &applied.outcome
-    {
-        note_end(owned, tenant, job, *status, *counts);
-    }
-    answered
-}
-
-fn note_end(owned: &Owned, tenant: TenantId, job: JobId, status: jobs::Status, counts: Counts) {
-    if !status.is_terminal() {
-        return;
-    }
-    figures().jobs_completed.with_label_values(&[status.name()]).inc();
-    let began = owned.group.view().jobs.get(tenant, job).map(|job| job.created_at);
-    let took_ms = began.map_or(0, |began| owned.clock.now().ms_since(began));
-    figures().job_seconds.observe(took_ms as f64 / 1000.0);
-    info!(%job, status = status.name(), done = counts.done, failed = counts.failed, "job ended");
+/// Whether a task that is leased may be leased again.
+fn may_run(view: &Machine, (tenant, job, _): Key, now: Time) -> bool {
+    let status = view.tenants.get(tenant).map(|tenant| tenant.status(now));
+    let works = matches!(status, Some(Status::Active | Status::Trial));
+    let job = view.jobs.get(tenant, job);
+    works
+        && job.is_some_and(|job| {
+            job.status != jobs::Status::Paused && job.life.deadline.is_none_or(|at| now < at)
+        })
 }
 
 /// Documents of a task, so that a job has several tasks per node without tasks of a few documents,

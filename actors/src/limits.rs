@@ -89,6 +89,9 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Usage { .. }
         | Ask::Job(..)
         | Ask::Jobs { .. }
+        | Ask::FindJobs { .. }
+        | Ask::Queue(_)
+        | Ask::Failed { .. }
         | Ask::Finished { .. }
         | Ask::Running { .. }
         | Ask::Take { .. } => Ok(Answer::Refused(Refusal::NotFound)),

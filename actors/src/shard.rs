@@ -41,6 +41,11 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
+    /// Whether every node of the cluster speaks a version of the wire.
+    pub(crate) fn is_spoken(&self, version: u16) -> bool {
+        self.map().is_some_and(|map| map.wire >= version)
+    }
+
     /// The cluster map as this node has it.
     pub(crate) fn map(&self) -> Option<Arc<Map>> {
         self.router.map()
@@ -103,8 +108,10 @@ impl Owned {
 
 /// The key whose request a command is.
 fn payer_of(command: &Command) -> Option<(TenantId, KeyId)> {
+    use protocol::jobs::Command::{Enqueue, Retry, Submit};
     let (Command::Usage(tenant, usage::Command::Scan { payer, .. })
-    | Command::Job(tenant, protocol::jobs::Command::Submit { payer, .. })) = command
+    | Command::Job(tenant, Submit { payer, .. } | Enqueue { payer, .. } | Retry { payer, .. })) =
+        command
     else {
         return None;
     };
@@ -150,7 +157,10 @@ impl Mailboxes {
             Ask::Propose { .. } if of_jobs => self.jobs.try_send(jobs::Message::Request(request)),
             Ask::Job(..)
             | Ask::Jobs { .. }
+            | Ask::FindJobs { .. }
+            | Ask::Queue(_)
             | Ask::Finished { .. }
+            | Ask::Failed { .. }
             | Ask::Running { .. }
             | Ask::Take { .. } => self.jobs.try_send(jobs::Message::Request(request)),
             Ask::View { .. }

@@ -130,6 +130,9 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
         | Ask::Limits { .. }
         | Ask::Job(..)
         | Ask::Jobs { .. }
+        | Ask::FindJobs { .. }
+        | Ask::Queue(_)
+        | Ask::Failed { .. }
         | Ask::Finished { .. }
         | Ask::Running { .. }
         | Ask::Take { .. } => missing,

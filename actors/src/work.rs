@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use protocol::jobs::{Assignment, TaskResult, Worker};
+use protocol::jobs::{Assignment, Cause, Fault, TaskResult, Worker};
 use protocol::peer::{Answer, Ask};
 use protocol::{GroupId, JobId, TenantId};
 use tokio::sync::{Notify, Semaphore};
@@ -152,19 +152,26 @@ impl Runner {
 
     async fn run(&self, task: Assignment) {
         let Some(group) = self.inner.router.group_of(task.tenant) else { return };
-        let result = match self.make(group, task).await {
-            Ok(result) => result,
-            Err(error) => {
-                // The lease runs out, or its owner sees that the task runs no more.
-                warn!(job = %task.job, task = task.task, error, "task not run");
+        let Assignment { tenant, job, task: number, attempt, .. } = task;
+        let ask = match self.make(group, task).await {
+            Ok(result) => Ask::Finished { tenant, job, task: number, attempt, result },
+            Err(NotRun::Unwanted) => {
+                info!(%job, task = number, attempt, "task stopped: nobody waits for it");
                 return;
+            }
+            // The node ends, which its owner sees, so that the task runs elsewhere at once.
+            Err(NotRun::Ended) => return,
+            Err(NotRun::Failed(error)) => {
+                warn!(%job, task = number, attempt, error, "task not run");
+                let cause = Cause::new(Fault::TaskFailed, &error);
+                Ask::Failed { tenant, job, task: number, attempt, cause }
             }
         };
         self.change(task, |held| held.made = true);
-        self.offer(group, task, result).await;
+        self.offer(group, task, ask).await;
     }
 
-    async fn make(&self, group: GroupId, task: Assignment) -> Result<TaskResult, String> {
+    async fn make(&self, group: GroupId, task: Assignment) -> Result<TaskResult, NotRun> {
         // Never closed. Tasks that wait here hold no documents in memory.
         let _turn = self.inner.turns.acquire().await.map_err(text)?;
         let timer = figures().task_seconds.start_timer();
@@ -177,7 +184,10 @@ impl Runner {
             documents.chunks(self.chunk_documents()).map(texts).collect();
         let scans = chunks.into_iter().map(|texts| async move {
             // From here on the slots count them.
-            self.change(task, |held| held.left = held.left.saturating_sub(texts.len() as u32));
+            let given = texts.len() as u32;
+            if !self.change(task, |held| held.left = held.left.saturating_sub(given)) {
+                return Err(NotRun::Unwanted);
+            }
             self.scan(texts).await
         });
         let scans = futures::stream::iter(scans).buffered(CHUNKS_AT_ONCE);
@@ -198,22 +208,22 @@ impl Runner {
         Ok(TaskResult { output: output.map_err(text)?, done, failed, cached: 0, tokens })
     }
 
-    async fn scan(&self, texts: Vec<String>) -> Result<Vec<Scanned>, String> {
+    async fn scan(&self, texts: Vec<String>) -> Result<Vec<Scanned>, NotRun> {
         loop {
             match self.inner.slots.scan(texts.clone()).await {
                 Ok(scanned) => return Ok(scanned),
                 Err(SlotError::Overloaded) => tokio::time::sleep(SLOT_PAUSE).await,
-                Err(SlotError::Ended) => return Err(text(SlotError::Ended)),
+                Err(SlotError::Ended) => return Err(NotRun::Ended),
             }
         }
     }
 
-    async fn offer(&self, group: GroupId, task: Assignment, result: TaskResult) {
-        let Assignment { tenant, job, task: number, attempt, .. } = task;
+    /// Offers what came of a task until its owner takes or refuses it.
+    async fn offer(&self, group: GroupId, task: Assignment, ask: Ask) {
+        let Assignment { job, task: number, attempt, .. } = task;
         let deadline = Instant::now() + OFFER_TIMEOUT;
         while Instant::now() < deadline {
-            let ask = Ask::Finished { tenant, job, task: number, attempt, result };
-            match self.inner.router.ask(group, ask).await.answered {
+            match self.inner.router.ask(group, ask.clone()).await.answered {
                 Ok(Answer::Applied(applied)) => {
                     match applied.outcome {
                         Ok(_) => debug!(%job, task = number, attempt, "result committed"),
@@ -241,12 +251,26 @@ impl Runner {
         (most as usize).clamp(1, CHUNK_DOCUMENTS)
     }
 
-    fn change(&self, task: Assignment, change: impl FnOnce(&mut Held)) {
+    /// Changes what is noted of a task; `false` when this attempt is not wanted any more.
+    fn change(&self, task: Assignment, change: impl FnOnce(&mut Held)) -> bool {
         let key = (task.tenant, task.job, task.task);
-        if let Some(held) = self.running().get_mut(&key)
-            && held.attempt == task.attempt
-        {
-            change(held);
+        let mut running = self.running();
+        let held = running.get_mut(&key).filter(|held| held.attempt == task.attempt);
+        let wanted = held.is_some();
+        held.into_iter().for_each(change);
+        drop(running);
+        self.stir();
+        wanted
+    }
+
+    /// Lets go of tasks whose results nobody waits for.
+    fn stop(&self, tasks: &[(TenantId, JobId, u32, u32)]) {
+        let mut running = self.running();
+        for &(tenant, job, task, attempt) in tasks {
+            let key = (tenant, job, task);
+            if running.get(&key).is_some_and(|held| held.attempt == attempt) {
+                running.remove(&key);
+            }
         }
         self.stir();
     }
@@ -265,8 +289,10 @@ impl Runner {
             }
             for (group, tasks) in by_group {
                 let ask = Ask::Running { worker: self.inner.me, tasks };
-                if let Err(error) = self.inner.router.ask(group, ask).await.answered {
-                    debug!(%group, %error, "owner not told what runs");
+                match self.inner.router.ask(group, ask).await.answered {
+                    Ok(Answer::Stop(tasks)) => self.stop(&tasks),
+                    Ok(_) => {}
+                    Err(error) => debug!(%group, %error, "owner not told what runs"),
                 }
             }
         }
@@ -277,6 +303,15 @@ impl Runner {
     }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+/// Why a task has no result.
+enum NotRun {
+    /// It was cancelled, or somebody else has done it.
+    Unwanted,
+    /// The slots are gone: the node stops.
+    Ended,
+    Failed(String),
+}
+
+fn text(error: impl std::fmt::Display) -> NotRun {
+    NotRun::Failed(error.to_string())
 }

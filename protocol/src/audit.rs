@@ -180,6 +180,9 @@ fn refused(refusal: &Refusal) -> (u16, &'static str) {
         | Refusal::NoVoter { .. }
         | Refusal::Unspoken { .. }
         | Refusal::NotRaised { .. }
+        | Refusal::Expired
+        | Refusal::NothingFailed
+        | Refusal::Retried { .. }
         | Refusal::StaleAsk => (409, "conflict"),
         Refusal::StaleOwner { .. } => (503, "no_leader"),
         Refusal::ScopeMissing(_) | Refusal::ScopesExceeded => (403, "scope_missing"),

@@ -14,8 +14,8 @@ use crate::plans::Plan;
 use crate::tenants::Tenant;
 use crate::versions::Wire;
 use crate::{
-    GroupId, KeyId, NodeId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits, nodes,
-    tenants, usage,
+    GroupId, JobId, KeyId, NodeId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits,
+    nodes, tenants, usage,
 };
 
 /// Commands in one entry, at most.
@@ -133,6 +133,13 @@ pub enum Reply {
     Plan(Box<Plan>),
     /// A join token is good until then.
     Token(Time),
+    /// An attempt failed, and what becomes of its task.
+    SetBack {
+        /// `None`: it is a dead letter.
+        not_before: Option<Time>,
+        status: jobs::Status,
+        counts: jobs::Counts,
+    },
 }
 
 /// The domain declined; nothing changed.
@@ -209,6 +216,12 @@ pub enum Refusal {
     Unspoken { active: u16, speaks: Wire },
     #[error("wire version {to} is not newer than {active}, or not every node speaks it")]
     NotRaised { active: u16, to: u16 },
+    #[error("the deadline of the job has passed")]
+    Expired,
+    #[error("nothing of the job has failed")]
+    NothingFailed,
+    #[error("{job} does the failed part of the job again")]
+    Retried { job: JobId },
 }
 
 /// Things that are counted against a bound.

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::limits::Payer;
 use crate::{Digest, JobId, NodeId, TenantId, Time};
 
+mod life;
+
+pub use life::{CAUSE_CHARS_MAX, Cause, Fault, Life, Setback, Wishes, backoff_ms};
+
 /// Documents in one task, at most.
 pub const TASK_DOCUMENTS_MAX: u32 = 256;
 /// Documents in one job, whatever the plan says.
@@ -50,16 +54,24 @@ impl Priority {
     }
 }
 
-/// Where a job stands. The last two are terminal and never change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a job stands. Three are terminal and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Status {
     Queued,
     Running,
     Completed,
+    /// A part of it has no result and gets none: its dead letters.
     Failed,
+    /// Nothing of it is begun until it is resumed; what runs comes to its end.
+    Paused,
+    Cancelled,
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled];
+
     /// The name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -68,13 +80,15 @@ impl Status {
             Self::Running => "running",
             Self::Completed => "completed",
             Self::Failed => "failed",
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
         }
     }
 
     /// Whether nothing more will happen.
     #[must_use]
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed)
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 }
 
@@ -125,7 +139,7 @@ pub enum TaskState {
     Queued,
     Leased(Worker),
     Done(TaskResult),
-    /// Leased [`TASK_ATTEMPTS_MAX`] times in vain.
+    /// No attempt brought a result, or the deadline came first.
     Failed,
 }
 
@@ -143,7 +157,7 @@ pub struct Task {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     pub id: JobId,
-    pub priority: Priority,
+    pub life: Life,
     pub status: Status,
     /// Price of a document when the job was submitted, in millionths of a dollar.
     pub price_micros: u64,
@@ -164,17 +178,95 @@ impl Job {
             total => f64::from(self.counts.done + self.counts.failed) / f64::from(total),
         }
     }
+
+    /// How urgent it is.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.life.wishes.priority
+    }
+
+    /// When it might first have run.
+    #[must_use]
+    pub fn ready_at(&self) -> Time {
+        self.life.wishes.run_at.map_or(self.created_at, |run_at| run_at.max(self.created_at))
+    }
+
+    /// The same without what only its shard needs, as lists and answers have it.
+    #[must_use]
+    pub fn without_tasks(&self) -> Self {
+        let life = Life { setbacks: std::collections::BTreeMap::new(), ..self.life.clone() };
+        let Self { id, status, price_micros, metered, created_at, updated_at, counts, .. } = *self;
+        let tasks = Vec::new();
+        Self { id, life, status, price_micros, metered, created_at, updated_at, counts, tasks }
+    }
 }
 
 /// What is asked of jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// The inputs are already blobs on a quorum of the shard's replicas.
-    Submit { id: JobId, priority: Priority, tasks: Vec<TaskSpec>, payer: Payer },
+    Submit {
+        id: JobId,
+        priority: Priority,
+        tasks: Vec<TaskSpec>,
+        payer: Payer,
+    },
     /// Gives a task to a worker under the next fencing number, whoever had it before.
-    Lease { job: JobId, task: u32, worker: Worker },
+    Lease {
+        job: JobId,
+        task: u32,
+        worker: Worker,
+    },
     /// The result of an attempt; refused unless it is the newest.
-    Complete { job: JobId, task: u32, attempt: u32, result: TaskResult },
+    Complete {
+        job: JobId,
+        task: u32,
+        attempt: u32,
+        result: TaskResult,
+    },
+    /// [`Command::Submit`] with wishes.
+    Enqueue {
+        id: JobId,
+        wishes: Wishes,
+        tasks: Vec<TaskSpec>,
+        payer: Payer,
+    },
+    /// An attempt brought no result: the task waits and is leased again, or is a dead letter.
+    Fail {
+        job: JobId,
+        task: u32,
+        attempt: u32,
+        cause: Cause,
+    },
+    /// The deadline has passed: what has no result gets none.
+    Expire {
+        job: JobId,
+    },
+    /// Ends the job; what has no result gets none and is not billed.
+    Cancel {
+        job: JobId,
+    },
+    Pause {
+        job: JobId,
+    },
+    Resume {
+        job: JobId,
+    },
+    /// Does what failed of a job again, as another job. Units were spent when it was submitted first.
+    Retry {
+        job: JobId,
+        again: Again,
+        payer: Payer,
+    },
+}
+
+/// The failed part of a job, to be done again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// The new job.
+    pub id: JobId,
+    /// Documents that have no result; their blobs are on a quorum already.
+    pub tasks: Vec<TaskSpec>,
 }
 
 /// One leased task, all that a worker needs to run it.

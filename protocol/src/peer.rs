@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Note};
 use crate::idempotency::Once;
-use crate::jobs::{Assignment, Job, TaskResult, Worker};
+use crate::jobs::{self, Assignment, Cause, Job, Priority, TaskResult, Worker};
 use crate::keys::{Key, Scopes};
 use crate::limits::{self, Policies, Policy};
 use crate::owner::Epoch;
@@ -100,6 +100,24 @@ pub enum Ask {
         worker: Worker,
         tasks: u32,
     },
+    /// A worker could not run a task.
+    Failed {
+        tenant: TenantId,
+        job: JobId,
+        task: u32,
+        attempt: u32,
+        cause: Cause,
+    },
+    /// Jobs of a tenant for which the filter holds, in order of id, beyond `after`.
+    FindJobs {
+        tenant: TenantId,
+        after: Option<JobId>,
+        limit: u32,
+        ascending: bool,
+        filter: Box<Filter>,
+    },
+    /// What waits of a tenant's jobs, and for how long.
+    Queue(TenantId),
 }
 
 impl LimitsView {
@@ -150,6 +168,60 @@ pub enum Answer {
     Noted,
     /// Leased to the worker that asked, and what waits beside them.
     Tasks(Vec<Assignment>, Waiting),
+    /// Nobody waits for these any more: tenant, job, task, attempt.
+    Stop(Vec<(TenantId, JobId, u32, u32)>),
+    /// Jobs that were found, and where to go on looking.
+    Found {
+        jobs: Vec<Job>,
+        next: Option<JobId>,
+    },
+    Queue(QueueView),
+}
+
+/// Which jobs are wanted. What is `None` or empty is no condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    pub statuses: Vec<jobs::Status>,
+    pub priority: Option<Priority>,
+    /// Submitted then or later.
+    pub since: Option<Time>,
+    /// Submitted before.
+    pub until: Option<Time>,
+    /// In what is told of the failure; case does not count.
+    pub error: Option<String>,
+}
+
+impl Filter {
+    /// Whether a job is wanted.
+    #[must_use]
+    pub fn wants(&self, job: &Job) -> bool {
+        let error = |text: &String| {
+            let told = job.life.cause.as_ref().map(|cause| cause.to_string().to_lowercase());
+            told.is_some_and(|told| told.contains(&text.to_lowercase()))
+        };
+        (self.statuses.is_empty() || self.statuses.contains(&job.status))
+            && self.priority.is_none_or(|priority| job.priority() == priority)
+            && self.since.is_none_or(|since| job.created_at >= since)
+            && self.until.is_none_or(|until| job.created_at < until)
+            && self.error.as_ref().is_none_or(error)
+    }
+}
+
+/// What waits of a tenant's jobs, as their owner sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// Documents without a result.
+    pub documents: u64,
+    /// Tasks that may run and wait for a node.
+    pub tasks: u64,
+    /// Tasks that run.
+    pub running: u64,
+    pub weight: u64,
+    pub max_running: Option<u64>,
+    pub max_backlog: Option<u64>,
+    /// Milliseconds that tasks waited until they were leased first; of the newest of them.
+    pub wait_p50_ms: Option<u64>,
+    pub wait_p95_ms: Option<u64>,
 }
 
 /// What an owner says of the holder of a key.

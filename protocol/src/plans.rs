@@ -7,10 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::limits::Policies;
 use crate::{Name, Time};
 
+mod stored;
+
 /// Plans that there can be.
 pub const PLANS_MAX: usize = 200;
 /// Features that one plan can have.
 pub const FEATURES_MAX: usize = 64;
+/// The largest weight of a tenant.
+pub const WEIGHT_MAX: u64 = 100;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// The plans that a cluster begins with.
@@ -49,6 +53,13 @@ impl Plan {
         self.price_micros
     }
 
+    /// The share of the nodes' time that its tenants have beside others.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let shipped = || Shipped::ALL.into_iter().find(|shipped| shipped.name() == self.name());
+        self.limits.weight.unwrap_or_else(|| shipped().map_or(1, Shipped::weight))
+    }
+
     /// When a tenant that was made at `created_at` is refused.
     #[must_use]
     pub fn trial_ends(&self, created_at: Time) -> Option<Time> {
@@ -68,6 +79,16 @@ impl Shipped {
             Self::Starter => "starter",
             Self::Professional => "professional",
             Self::Enterprise => "enterprise",
+        }
+    }
+
+    /// Its tenants' share of the nodes' time beside others.
+    #[must_use]
+    pub fn weight(self) -> u64 {
+        match self {
+            Self::Trial | Self::Starter => 1,
+            Self::Professional => 2,
+            Self::Enterprise => 4,
         }
     }
 
@@ -140,6 +161,7 @@ impl Override {
 
 /// What a tenant's limits say beside its plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "stored::Overrides", into = "stored::Overrides")]
 pub struct Overrides {
     pub rate: Override,
     pub burst: Override,
@@ -153,12 +175,15 @@ pub struct Overrides {
     pub max_documents: Override,
     pub max_bytes: Override,
     pub max_backlog: Override,
+    pub max_running: Override,
+    pub weight: Override,
     /// Policies that count and never refuse; `None` leaves them to the plan.
     pub shadow: Option<Policies>,
 }
 
 /// The limits in force. `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "stored::Limits", into = "stored::Limits")]
 pub struct Limits {
     /// Requests per second of the tenant.
     pub rate: Option<u64>,
@@ -182,6 +207,11 @@ pub struct Limits {
     pub max_bytes: Option<u64>,
     /// Documents waiting in all of the tenant's jobs.
     pub max_backlog: Option<u64>,
+    /// Tasks of the tenant's jobs that run at the same time.
+    pub max_running: Option<u64>,
+    /// Share of the nodes' time beside other tenants, 1 to [`WEIGHT_MAX`]; `None` is that of a plan of
+    /// this name as it is shipped, and 1 of any other.
+    pub weight: Option<u64>,
     /// Policies that count and never refuse.
     pub shadow: Policies,
 }
@@ -204,6 +234,8 @@ impl Overrides {
             max_documents: self.max_documents.over(limits.max_documents),
             max_bytes: self.max_bytes.over(limits.max_bytes),
             max_backlog: self.max_backlog.over(limits.max_backlog),
+            max_running: self.max_running.over(limits.max_running),
+            weight: self.weight.over(limits.weight),
             shadow: self.shadow.unwrap_or(limits.shadow),
         }
     }

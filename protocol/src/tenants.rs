@@ -48,6 +48,12 @@ impl Tenant {
         }
     }
 
+    /// Its share of the nodes' time beside other tenants.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.overrides.weight.over(None).unwrap_or_else(|| self.plan.weight())
+    }
+
     /// The limits in force.
     #[must_use]
     pub fn limits(&self) -> Limits {

@@ -28,7 +28,9 @@ pub struct Wire {
 
 impl Wire {
     /// Of this build.
-    pub const OURS: Self = Self { min: 1, max: 1 };
+    pub const OURS: Self = Self { min: 1, max: 2 };
+    /// The first in which jobs have more than a priority, and plans a weight.
+    pub const JOB_LIFE: u16 = 2;
 
     /// Whether a version is one of them.
     #[must_use]

@@ -73,6 +73,9 @@ async fn ids_of_others_are_as_missing_ones(
     };
     alike(cluster, &ours.key, "GET", &of(&jobs, "/v1/jobs/", "")).await?;
     alike(cluster, &ours.key, "GET", &of(&jobs, "/v1/jobs/", "/results")).await?;
+    for verb in ["/cancel", "/pause", "/resume", "/retry"] {
+        alike(cluster, &ours.key, "POST", &of(&jobs, "/v1/jobs/", verb)).await?;
+    }
 
     // Of keys, one of theirs with a number that we do not have, and one of ours that is revoked.
     let mut foreign = 0;

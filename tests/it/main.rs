@@ -10,6 +10,7 @@ mod damage;
 mod failover;
 mod house;
 mod isolation;
+mod job_life;
 mod limits;
 mod openapi;
 mod ops;

@@ -10,7 +10,7 @@ use tests::{Cluster, Options};
 use crate::stage::{on_three_nodes, same};
 
 /// What the contract promises of this build; a route that goes missing is a broken promise.
-const PROMISED: [&str; 59] = [
+const PROMISED: [&str; 64] = [
     "DELETE /v1/keys/{id}",
     "DELETE /v1/tenants/{id}",
     "GET /admin/v1/audit",
@@ -42,6 +42,7 @@ const PROMISED: [&str; 59] = [
     "GET /v1/me",
     "GET /v1/plans",
     "GET /v1/plans/{name}",
+    "GET /v1/queue",
     "GET /v1/tenants",
     "GET /v1/tenants/{id}",
     "GET /v1/usage",
@@ -59,6 +60,10 @@ const PROMISED: [&str; 59] = [
     "POST /admin/v1/shards/{id}/transfer",
     "POST /v1/analyze",
     "POST /v1/jobs",
+    "POST /v1/jobs/{id}/cancel",
+    "POST /v1/jobs/{id}/pause",
+    "POST /v1/jobs/{id}/resume",
+    "POST /v1/jobs/{id}/retry",
     "POST /v1/keys",
     "POST /v1/keys/create",
     "POST /v1/keys/{id}/rotate",

@@ -161,7 +161,7 @@ fn figure(text: &str, line: &str) -> Result<f64> {
 async fn table(cluster: &Cluster) -> Result<()> {
     let output = skep(cluster, 2, &["cluster", "status", "-o", "table"]).await?;
     let text = String::from_utf8_lossy(&output.stdout);
-    for word in ["PRESSURE", "HEARD", "EPOCH", "wire version 1", "n1", "n2", "n3", "itself"] {
+    for word in ["PRESSURE", "HEARD", "EPOCH", "wire version 2", "n1", "n2", "n3", "itself"] {
         ensure!(text.contains(word), "no {word} in {text}");
     }
     ensure!(!text.contains("FAIL") && !text.contains("WARN"), "{text}");

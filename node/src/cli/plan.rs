@@ -190,6 +190,8 @@ fn fields(plan: &Plan) -> Vec<Vec<String>> {
         ("max_documents", shown(limits.max_documents)),
         ("max_bytes", shown(limits.max_bytes)),
         ("max_backlog", shown(limits.max_backlog)),
+        ("max_running", shown(limits.max_running)),
+        ("weight", limits.weight.map_or_else(|| "as shipped".to_owned(), |n| n.to_string())),
         ("shadow", listed(&limits.shadow)),
         ("unit price", dollars(plan.unit_price_micros)),
         ("features", listed(&plan.features)),

@@ -71,6 +71,12 @@ pub(super) struct Terms {
     /// Documents that wait in all jobs
     #[arg(long, env = "SKEP_MAX_BACKLOG", value_name = "N")]
     max_backlog: Option<Most>,
+    /// Tasks of jobs that run at the same time
+    #[arg(long, env = "SKEP_MAX_RUNNING", value_name = "N")]
+    max_running: Option<Most>,
+    /// Share of the nodes' time beside other tenants, 1 to 100
+    #[arg(long, env = "SKEP_WEIGHT", value_name = "N")]
+    weight: Option<Most>,
     /// Policies that count and never refuse, separated by commas; `none` for none
     #[arg(long, env = "SKEP_SHADOW", value_name = "POLICY", value_delimiter = ',')]
     shadow: Option<Vec<String>>,
@@ -92,6 +98,8 @@ impl Terms {
             ("max_documents", self.max_documents),
             ("max_bytes", self.max_bytes),
             ("max_backlog", self.max_backlog),
+            ("max_running", self.max_running),
+            ("weight", self.weight),
         ];
         let limits = limits.into_iter().filter_map(|(name, most)| Some((name, most?.into())));
         let shadow = self.shadow.map(|shadow| ("shadow", words(&shadow)));

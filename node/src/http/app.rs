@@ -154,6 +154,17 @@ impl App {
         map.ok_or_else(|| Problem::new(Code::NotReady).detail("the cluster map is not known yet"))
     }
 
+    /// 503 while there is a node that does not speak a version of the wire yet.
+    pub fn check_spoken(&self, version: u16) -> Result<(), Problem> {
+        let active = self.map()?.wire;
+        if active >= version {
+            return Ok(());
+        }
+        let detail =
+            format!("wire version {version} is needed, {active} is active: an upgrade is not over");
+        Err(Problem::new(Code::NotReady).detail(detail).outcome(super::error::Outcome::NotApplied))
+    }
+
     /// Asks the owner of a tenant.
     pub async fn ask(&self, tenant: TenantId, ask: Ask) -> Result<Told, Problem> {
         let group = self.map()?.shard_of(tenant);
@@ -310,6 +321,9 @@ pub fn refused(refusal: Refusal) -> Problem {
         | Refusal::NoVoter { .. }
         | Refusal::Unspoken { .. }
         | Refusal::NotRaised { .. }
+        | Refusal::Expired
+        | Refusal::NothingFailed
+        | Refusal::Retried { .. }
         | Refusal::Initialised => Problem::new(Code::Conflict).detail(detail),
         Refusal::StaleOwner { .. } => Problem::new(Code::NoLeader),
         Refusal::ScopeMissing(scope) => Problem::scope_missing(scope.name()),
@@ -405,6 +419,9 @@ mod tests {
             Refusal::NoVoter { group: GroupId(1), node: NodeId(1) },
             Refusal::Unspoken { active: 2, speaks: protocol::versions::Wire::OURS },
             Refusal::NotRaised { active: 2, to: 2 },
+            Refusal::Expired,
+            Refusal::NothingFailed,
+            Refusal::Retried { job: protocol::JobId(1) },
         ] {
             let code = refused(refusal.clone()).code();
             let told = protocol::audit::told(&Err(refusal), 200);

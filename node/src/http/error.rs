@@ -154,6 +154,15 @@ impl Problem {
         self
     }
 
+    /// Changes what a 429 says of its limit.
+    #[must_use]
+    pub fn limit(mut self, change: impl FnOnce(&mut Limited)) -> Self {
+        if let Some(limited) = &mut self.more.limit {
+            change(limited);
+        }
+        self
+    }
+
     /// What is known about the effect; ignored for a 4xx, which is never applied.
     #[must_use]
     pub fn outcome(mut self, outcome: Outcome) -> Self {

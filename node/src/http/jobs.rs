@@ -2,32 +2,38 @@
 
 use actors::blobs::BlobError;
 use actors::documents;
-use actors::jobs::task_documents;
-use axum::body::Body;
+use actors::jobs::{Load, task_documents};
 use axum::extract::State;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use protocol::jobs::{Blob, Command, JOB_DOCUMENTS_MAX, Job, Priority, TaskSpec, TaskState};
-use protocol::peer::{Answer, Ask};
+use protocol::jobs::{
+    Command, JOB_DOCUMENTS_MAX, Job, Priority, Status, TASK_ATTEMPTS_MAX, TaskSpec, Wishes,
+};
+use protocol::peer::{Answer, Ask, Filter};
+use protocol::versions::Wire;
 use protocol::wire::{List, jobs as wire};
-use protocol::{GroupId, JobId, Reply, TenantId};
+use protocol::{GroupId, JobId, Reply, Time};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::App;
+use super::app::{App, Written};
 use super::auth::{Caller, Idempotency, JOBS_READ, JOBS_WRITE};
-use super::error::{Code, Outcome, Problem};
+use super::error::{Code, Limited, Outcome, Problem};
 use super::json::{FromShape, Json, Object};
 use super::openapi::ProblemResponse;
-use super::query::{NoQuery, Order, Page, Query, Segments};
+use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments};
 use super::scan::{self, Document};
 
+mod life;
+mod results;
+
 const LIST: &str = "/v1/jobs";
-const NDJSON: &str = "application/x-ndjson";
-const SKEP_COMPLETE: HeaderName = HeaderName::from_static("skep-complete");
+/// A job whose time is further away than a year is a mistake.
+const AHEAD_MS_MAX: u64 = 366 * 86_400_000;
+/// Characters of an error that is looked for.
+const ERROR_CHARACTERS_MAX: usize = 200;
 /// Task inputs that are stored at a time.
 const BLOBS_AT_ONCE: usize = 4;
 
@@ -35,14 +41,22 @@ type Named = Result<Segments<(JobId,)>, Problem>;
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(submit, list)).routes(routes!(get)).routes(routes!(results))
+    OpenApiRouter::new()
+        .routes(routes!(submit, list))
+        .routes(routes!(get))
+        .routes(routes!(results::results))
+        .routes(routes!(life::cancel))
+        .routes(routes!(life::pause))
+        .routes(routes!(life::resume))
+        .routes(routes!(life::retry))
+        .routes(routes!(life::queue))
 }
 
 /// Body of `POST /v1/jobs`.
 #[derive(Debug)]
 struct Submit {
     documents: Vec<Document>,
-    priority: Priority,
+    wishes: Wishes,
 }
 
 impl FromShape for Submit {
@@ -58,15 +72,46 @@ impl FromShape for Submit {
         if let Some(documents) = &documents {
             scan::note_repeated(object, "documents", documents);
         }
-        let all = [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
-        let words = all.map(|priority| (priority.name(), priority));
+        let words = priorities();
         let priority = object.optional("priority", |priority| priority.one_of(&words));
-        for name in ["inputs", "deadline_s", "run_at", "callback_url", "model", "options"] {
+        let deadline_s = object.optional("deadline_s", |s| s.integer(1..=AHEAD_MS_MAX / 1000));
+        let run_at = object.optional("run_at", |at| at.parsed(ahead));
+        let attempts_max = object.optional("options", |options| options.object(attempts_max));
+        for name in ["inputs", "callback_url", "model"] {
             object.lacking(name, "is not part of this build");
         }
         kind?;
-        Some(Self { documents: documents?, priority: priority.unwrap_or_default() })
+        let wishes = Wishes {
+            priority: priority.unwrap_or_default(),
+            run_at,
+            deadline_ms: deadline_s.map(|s| s * 1000),
+            attempts_max: attempts_max.unwrap_or(TASK_ATTEMPTS_MAX),
+        };
+        Some(Self { documents: documents?, wishes })
     }
+}
+
+fn priorities() -> [(&'static str, Priority); 4] {
+    let all = [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
+    all.map(|priority| (priority.name(), priority))
+}
+
+fn attempts_max(object: &mut Object<'_, '_>) -> Option<u32> {
+    let max = object.optional("max_attempts", |max| max.integer(1..=TASK_ATTEMPTS_MAX));
+    Some(max.unwrap_or(TASK_ATTEMPTS_MAX))
+}
+
+/// A time within a year. One that has passed means at once.
+fn ahead(text: &str) -> Result<Time, &'static str> {
+    let at = time(text)?;
+    let ahead = at.ms_since(actors::clock::wall());
+    if ahead <= AHEAD_MS_MAX { Ok(at) } else { Err("must be within a year") }
+}
+
+fn time(text: &str) -> Result<Time, &'static str> {
+    let at: jiff::Timestamp =
+        text.parse().map_err(|_| "must be a time like 2027-01-31T12:00:00Z")?;
+    Ok(u64::try_from(at.as_millisecond()).map_or_else(|_| Time::default(), Time))
 }
 
 /// Submit documents
@@ -82,18 +127,50 @@ async fn submit(
     body: Json<Submit>,
 ) -> Result<Response, Problem> {
     let wish = caller.wish(&once, body.marks);
-    let Submit { documents, priority } = body.value;
+    let Submit { documents, wishes } = body.value;
     caller.check_size(documents.len(), body.marks.bytes)?;
     if wish.key.is_none() {
         caller.check_dry(&app)?;
     }
-    let tasks = store(&app, &caller, documents, priority).await?;
+    if !wishes.is_plain() {
+        app.check_spoken(Wire::JOB_LIFE)?;
+    }
+    let count = documents.len() as u64;
+    let tasks = store(&app, &caller, documents, wishes.priority).await?;
     let (payer, _held) = caller.payer(&app);
     let id = JobId(uuid::Uuid::now_v7().as_u128());
-    let command = Command::Submit { id, priority, tasks, payer };
+    let command = if wishes.is_plain() {
+        Command::Submit { id, priority: wishes.priority, tasks, payer }
+    } else {
+        Command::Enqueue { id, wishes, tasks, payer }
+    };
     let command = protocol::Command::Job(caller.tenant, command);
     let told = app.propose(caller.tenant, command, &wish, None, StatusCode::ACCEPTED).await?;
-    let written = told.written()?;
+    let written =
+        told.written().map_err(|full| full.limit(|limit| foretell(&app, limit, count)))?;
+    submitted(written)
+}
+
+/// When there may be room for documents that a full backlog has none for, as if the cluster had
+/// nothing else to do; nobody knows what others will submit.
+fn foretell(app: &App, limited: &mut Limited, documents: u64) {
+    const WAIT_MS: std::ops::RangeInclusive<f64> = 1_000.0..=3_600_000.0;
+    if limited.policy != "max_backlog" {
+        return;
+    }
+    let per_s: f64 = app.system.workers.loads().values().map(Load::documents_per_s).sum();
+    let waiting = limited.limit.saturating_sub(limited.remaining);
+    let over = (waiting + documents).saturating_sub(limited.limit);
+    let wait_ms = |documents: u64| {
+        let ms = documents as f64 * 1000.0 / per_s.max(0.001);
+        ms.clamp(*WAIT_MS.start(), *WAIT_MS.end()) as u64
+    };
+    limited.retry_after_ms = wait_ms(over);
+    limited.reset_s = wait_ms(waiting.max(over)).div_ceil(1000);
+}
+
+/// The answer to a submission, or to a retry.
+fn submitted(written: Written) -> Result<Response, Problem> {
     let Reply::Job(job) = written.reply.clone() else { return Err(Problem::new(Code::Internal)) };
     let body = wire::Submitted {
         id: job.id.to_string(),
@@ -101,6 +178,7 @@ async fn submit(
         status_url: format!("{LIST}/{}", job.id),
         documents: job.counts.total,
         tasks: job.tasks.len() as u32,
+        retry_of: job.life.retry_of.map(|of| of.to_string()),
     };
     let location = HeaderValue::from_str(&body.status_url);
     let mut response = written.respond(StatusCode::ACCEPTED, &body);
@@ -150,35 +228,77 @@ fn unstored(error: &BlobError) -> Problem {
     Problem::new(code).detail(error.to_string()).outcome(Outcome::NotApplied)
 }
 
+/// `?status=&priority=&type=&since=&until=&error=` beside those of every list.
+struct Wanted {
+    page: Page,
+    filter: Filter,
+}
+
+impl FromQuery for Wanted {
+    fn from_query(parameters: &mut Parameters<'_>) -> Option<Self> {
+        let page = Page::read(parameters);
+        let statuses = parameters.parsed("status", |text| {
+            let known = |word: &str| Status::ALL.into_iter().find(|status| status.name() == word);
+            let statuses: Option<Vec<Status>> = text.split(',').map(known).collect();
+            statuses.ok_or("must be statuses of jobs, separated by commas")
+        });
+        let priority = parameters.one_of("priority", &priorities());
+        // There is one type, so it says nothing.
+        parameters.one_of("type", &[("scan", ())]);
+        let since = parameters.parsed("since", time);
+        let until = parameters.parsed("until", time);
+        let error = parameters.parsed("error", |text| match text.chars().count() {
+            1..=ERROR_CHARACTERS_MAX => Ok(text.to_owned()),
+            _ => Err(format!("must be 1 to {ERROR_CHARACTERS_MAX} characters")),
+        });
+        let statuses = statuses.unwrap_or_default();
+        Some(Self { page, filter: Filter { statuses, priority, since, until, error } })
+    }
+}
+
 /// Jobs of the tenant
 #[utoipa::path(get, path = LIST, tag = "jobs",
     params(("limit" = Option<u32>, Query, description = "1..=1000"),
         ("cursor" = Option<String>, Query, description = "From `next_cursor`"),
-        ("order" = Option<String>, Query, description = "asc or desc")),
-    responses((status = 200, description = "A page", body = List<wire::Job>)))]
+        ("order" = Option<String>, Query, description = "asc or desc"),
+        ("status" = Option<String>, Query, description = "Statuses, separated by commas"),
+        ("priority" = Option<String>, Query, description = "low, normal, high or urgent"),
+        ("type" = Option<String>, Query, description = "scan"),
+        ("since" = Option<String>, Query, description = "Submitted then or later"),
+        ("until" = Option<String>, Query, description = "Submitted before"),
+        ("error" = Option<String>, Query, description = "Text in what is told of the failure")),
+    responses((status = 200, body = List<wire::Job>,
+        description = "A page. A filter that holds for few of many jobs may fill it in part, or not \
+            at all: `next_cursor` goes on")))]
 async fn list(
     State(app): State<App>,
     caller: Caller<JOBS_READ>,
-    Query(page): Query<Page>,
+    Query(Wanted { page, filter }): Query<Wanted>,
 ) -> Result<Response, Problem> {
     let scope = caller.tenant.to_string();
     let cursors = app.cursors()?;
     let after = page.after(&cursors, &scope, LIST)?;
-    let after = after.and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes);
-    let ask = Ask::Jobs {
-        tenant: caller.tenant,
-        after: after.map(JobId),
-        limit: page.limit as u32 + 1,
-        ascending: page.order == Order::Ascending,
+    let after = after.and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes).map(JobId);
+    let (tenant, ascending) = (caller.tenant, page.order == Order::Ascending);
+    let ask = if filter == Filter::default() {
+        Ask::Jobs { tenant, after, limit: page.limit as u32 + 1, ascending }
+    } else {
+        app.check_spoken(Wire::JOB_LIFE)?;
+        let (limit, filter) = (page.limit as u32, Box::new(filter));
+        Ask::FindJobs { tenant, after, limit, ascending, filter }
     };
-    app.ask(caller.tenant, ask).await?.render(|answer, group| {
-        let Answer::Jobs(mut jobs) = answer else { return None };
-        let more = jobs.len() > page.limit;
-        jobs.truncate(page.limit);
-        let next = jobs
-            .last()
-            .filter(|_| more)
-            .map(|job| page.next(&cursors, &scope, LIST, &job.id.0.to_be_bytes()));
+    app.ask(tenant, ask).await?.render(|answer, group| {
+        let (jobs, last) = if let Answer::Found { jobs, next } = answer {
+            (jobs, next)
+        } else if let Answer::Jobs(mut jobs) = answer {
+            let more = jobs.len() > page.limit;
+            jobs.truncate(page.limit);
+            let last = jobs.last().filter(|_| more).map(|job| job.id);
+            (jobs, last)
+        } else {
+            return None;
+        };
+        let next = last.map(|job| page.next(&cursors, &scope, LIST, &job.0.to_be_bytes()));
         Some(List::new(jobs.iter().map(|job| shown(job, group)).collect(), next))
     })
 }
@@ -202,156 +322,26 @@ async fn get(
     })
 }
 
-/// Results of a job, in the order of its documents
-#[utoipa::path(get, path = "/v1/jobs/{id}/results", tag = "jobs",
-    params(("id" = String, Path, description = "The job"),
-        ("limit" = Option<u32>, Query, description = "1..=1000, of the list form"),
-        ("cursor" = Option<String>, Query, description = "From `next_cursor`"),
-        ("order" = Option<String>, Query, description = "asc")),
-    responses((status = 200, body = List<wire::Record>,
-        description = "A page; with Accept: application/x-ndjson all, one record per line")))]
-async fn results(
-    State(app): State<App>,
-    caller: Caller<JOBS_READ>,
-    path: Named,
-    Query(page): Query<Page>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let Segments((id,)) = path?;
-    let told = app.ask(caller.tenant, Ask::Job(caller.tenant, id)).await?;
-    let group = told.group;
-    if let Answer::Refused(refusal) = told.answer {
-        return Err(super::app::refused(refusal));
-    }
-    let Answer::Job(job) = told.answer else { return Err(Problem::new(Code::Internal)) };
-    let complete = if job.status.is_terminal() { "true" } else { "false" };
-    let mut response = if wants_lines(&headers) {
-        lines(app, &caller, group, &job)
-    } else {
-        records(&app, &caller, group, &job, &page).await?
-    };
-    response.headers_mut().insert(SKEP_COMPLETE, HeaderValue::from_static(complete));
-    Ok(response)
-}
-
-fn wants_lines(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|one| {
-        one.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(NDJSON))
-    })
-}
-
-/// Everything that is committed, streamed blob by blob. A blob that cannot be had breaks the stream
-/// off, so that nobody takes a part for the whole.
-fn lines(app: App, caller: &Caller<JOBS_READ>, group: GroupId, job: &Job) -> Response {
-    let tenant = caller.tenant;
-    let ended: Vec<Ended> = ended(job).map(|(_, _, ended)| ended).collect();
-    let blobs = futures::stream::iter(ended).then(move |ended| {
-        let app = app.clone();
-        async move { load(&app, group, tenant, ended).await }
-    });
-    let headers = [(CONTENT_TYPE, HeaderValue::from_static(NDJSON))];
-    (headers, Body::from_stream(blobs)).into_response()
-}
-
-/// A task that has ended: with a result, or with nothing but its input.
-#[derive(Debug, Clone, Copy)]
-enum Ended {
-    Done(Blob),
-    Failed { input: Blob, attempt: u32 },
-}
-
-/// Tasks that have ended, with the numbers of their first document and of the one after their last.
-fn ended(job: &Job) -> impl Iterator<Item = (u32, u32, Ended)> {
-    let mut first = 0;
-    job.tasks.iter().filter_map(move |task| {
-        let at = first;
-        first += task.documents;
-        let ended = match task.state {
-            TaskState::Done(result) => Ended::Done(result.output),
-            TaskState::Failed => Ended::Failed { input: task.input, attempt: task.attempt },
-            TaskState::Queued | TaskState::Leased(_) => return None,
-        };
-        Some((at, first, ended))
-    })
-}
-
-/// The records of a task, one per line.
-async fn load(
-    app: &App,
-    group: GroupId,
-    tenant: TenantId,
-    ended: Ended,
-) -> Result<Bytes, BlobError> {
-    let (input, attempt) = match ended {
-        Ended::Done(output) => return app.system.blobs.get(group, tenant, output).await,
-        Ended::Failed { input, attempt } => (input, attempt),
-    };
-    let content = app.system.blobs.get(group, tenant, input).await?;
-    let documents = documents::read(&content).map_err(std::io::Error::other)?;
-    let identity = app.system.slots.identity();
-    let failed = |document: &documents::Document| {
-        let why = format!("no result after {attempt} attempts");
-        documents::record(document, Err(why), attempt, identity)
-    };
-    Ok(documents::lines(&documents.iter().map(failed).collect::<Vec<_>>()))
-}
-
-/// A page of records. The cursor is the number of the last document shown.
-async fn records(
-    app: &App,
-    caller: &Caller<JOBS_READ>,
-    group: GroupId,
-    job: &Job,
-    page: &Page,
-) -> Result<Response, Problem> {
-    if page.order == Order::Descending {
-        return Err(Problem::malformed("results are in the order of the documents"));
-    }
-    let scope = format!("{} {}", caller.tenant, job.id);
-    let route = "/v1/jobs/{id}/results";
-    let cursors = app.cursors()?;
-    let after = page.after(&cursors, &scope, route)?;
-    let from =
-        after.and_then(|bytes| bytes.try_into().ok()).map_or(0, |at| u32::from_be_bytes(at) + 1);
-    let mut rows: Vec<(u32, wire::Record)> = Vec::new();
-    for (first, end, ended) in ended(job) {
-        if rows.len() > page.limit {
-            break;
-        }
-        if end <= from {
-            continue;
-        }
-        let content = load(app, group, caller.tenant, ended).await;
-        let content = content.map_err(|error| unstored(&error))?;
-        let lines = content.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        for (offset, line) in lines.enumerate() {
-            let number = first + offset as u32;
-            if number >= from {
-                let record = serde_json::from_slice(line);
-                rows.push((number, record.map_err(|_| Problem::new(Code::Internal))?));
-            }
-        }
-    }
-    let more = rows.len() > page.limit;
-    rows.truncate(page.limit);
-    let next = rows
-        .last()
-        .filter(|_| more)
-        .map(|(number, _)| page.next(&cursors, &scope, route, &number.to_be_bytes()));
-    let data = rows.into_iter().map(|(_, record)| record).collect();
-    Ok(axum::Json(List::new(data, next)).into_response())
-}
-
 fn shown(job: &Job, group: GroupId) -> wire::Job {
     let protocol::jobs::Counts { total, done, failed, cached } = job.counts;
+    let life = &job.life;
+    let failure = life.cause.as_ref().map(|cause| wire::Failure {
+        code: cause.fault.name().to_owned(),
+        detail: cause.detail.clone(),
+    });
     wire::Job {
         id: job.id.to_string(),
         kind: "scan".to_owned(),
         status: job.status.name().to_owned(),
         progress: job.progress(),
         counts: wire::Counts { total, done, failed, cached },
-        priority: job.priority.name().to_owned(),
+        priority: job.priority().name().to_owned(),
+        run_at: life.wishes.run_at.map(|at| at.to_string()),
+        deadline: life.deadline.map(|at| at.to_string()),
+        max_attempts: life.wishes.attempts_max,
+        error: failure,
+        retry_of: life.retry_of.map(|of| of.to_string()),
+        retried_as: life.retried_as.map(|job| job.to_string()),
         shard: group.0,
         created_at: job.created_at.to_string(),
         updated_at: job.updated_at.to_string(),

@@ -25,7 +25,7 @@ const LIST: &str = "/v1/keys";
 /// An old key works beside its successor for a day at most.
 const OVERLAP_S_MAX: u64 = 86_400;
 /// Limits that an override of one key cannot set.
-const OF_THE_TENANT: [&str; 8] = [
+const OF_THE_TENANT: [&str; 10] = [
     "rate",
     "burst",
     "per_month",
@@ -34,6 +34,8 @@ const OF_THE_TENANT: [&str; 8] = [
     "max_documents",
     "max_bytes",
     "max_backlog",
+    "max_running",
+    "weight",
 ];
 
 /// The routes of this file.

@@ -18,7 +18,7 @@ use super::json::Json;
 use super::openapi::ProblemResponse;
 use super::query::{NoQuery, Segments};
 use super::tenants::shape::PutPlan;
-use super::tenants::{IfMatch, limits, tagged};
+use super::tenants::{IfMatch, check_terms, limits, tagged};
 
 type Named = Result<Segments<(Name,)>, Problem>;
 
@@ -81,6 +81,7 @@ async fn put(
 ) -> Result<Response, Problem> {
     let Segments((name,)) = path?;
     let plan = Box::new(body.value.named(name));
+    check_terms(&app, [plan.limits.max_running, plan.limits.weight].map(|limit| limit.is_some()))?;
     let command = nodes::Command::SetPlan { plan, if_version: if_match.0 };
     let wish = operator.wish(&once, body.marks);
     let written = app.propose_meta(command, &wish, None, StatusCode::OK).await?;

@@ -134,7 +134,7 @@ impl ClusterState {
     fn count_tasks(&self, group: &raft::Group) {
         let view = group.view();
         for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent] {
-            let jobs = view.jobs.open().filter(|(_, job)| job.priority == priority);
+            let jobs = view.jobs.open().filter(|(_, job)| job.priority() == priority);
             let open =
                 |state: &TaskState| matches!(state, TaskState::Queued | TaskState::Leased(_));
             let tasks = jobs.flat_map(|(_, job)| &job.tasks).filter(|task| open(&task.state));

@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use protocol::audit::Call;
 use protocol::keys::{ApiKey, KeyOverrides, NewKey, RANDOM_BYTES, Scopes};
 use protocol::peer::{Answer, Ask};
-use protocol::plans::Limits;
+use protocol::plans::{Limits, Override, Overrides};
 use protocol::tenants::{Command, NewTenant, Status, Tenant};
+use protocol::versions::Wire;
 use protocol::wire::{List, tenants as wire};
 use protocol::{GroupId, Name, Reply, TenantId};
 use utoipa_axum::router::OpenApiRouter;
@@ -55,6 +56,7 @@ async fn create(
     let tenant = new_tenant_id(&app, &wish)?;
     let api_key = ApiKey::new(tenant, rand::random::<[u8; RANDOM_BYTES]>());
     let Create { name, plan, overrides, domain, time_zone, region } = body.value;
+    check_overrides(&app, &overrides)?;
     let plan = plans::find(&app, &plan).await?;
     let first = Name::parse("default").map_err(|_| Problem::new(Code::Internal))?;
     let key = NewKey {
@@ -85,6 +87,16 @@ async fn create(
         key_prefix: key.prefix.clone(),
     };
     Ok(written.respond(StatusCode::CREATED, &body))
+}
+
+/// What limits say that were added later is for clusters of which every node can read it.
+pub fn check_terms(app: &App, said: [bool; 2]) -> Result<(), Problem> {
+    if said.contains(&true) { app.check_spoken(Wire::JOB_LIFE) } else { Ok(()) }
+}
+
+fn check_overrides(app: &App, overrides: &Overrides) -> Result<(), Problem> {
+    let said = [overrides.max_running, overrides.weight].map(|over| over != Override::Plan);
+    check_terms(app, said)
 }
 
 /// A new id. With an Idempotency-Key its random half follows from the key, so that a repeated call
@@ -205,6 +217,7 @@ async fn set_plan(
 ) -> Result<Response, Problem> {
     let wish = operator.wish(&once, body.marks);
     let SetPlan { plan, overrides } = body.value;
+    check_overrides(&app, &overrides.unwrap_or_default())?;
     let plan = Box::new(plans::find(&app, &plan).await?);
     change(&app, path, Command::SetPlan { plan, overrides }, &wish).await
 }
@@ -332,7 +345,8 @@ pub fn shown(tenant: &Tenant, status: Status, group: GroupId) -> wire::Tenant {
 /// Limits as the API shows them.
 pub fn limits(limits: &Limits) -> wire::Limits {
     let Limits { rate, burst, key_rate, key_burst, per_minute, per_day, per_month, .. } = *limits;
-    let Limits { concurrency, budget, max_documents, max_bytes, max_backlog, shadow, .. } = *limits;
+    let Limits { concurrency, budget, max_documents, max_bytes, max_backlog, .. } = *limits;
+    let Limits { max_running, weight, shadow, .. } = *limits;
     wire::Limits {
         rate,
         burst,
@@ -346,6 +360,8 @@ pub fn limits(limits: &Limits) -> wire::Limits {
         max_documents,
         max_bytes,
         max_backlog,
+        max_running,
+        weight,
         shadow: shadow.iter().map(|policy| policy.name().to_owned()).collect(),
     }
 }

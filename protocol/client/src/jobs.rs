@@ -21,13 +21,67 @@ pub struct NewJob {
     pub documents: Vec<Document>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
+    /// RFC 3339; it does not run before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<String>,
+    /// Seconds from when it may run until it is neither run nor billed any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<JobOptions>,
+}
+
+/// How a job is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct JobOptions {
+    /// Attempts that each of its tasks has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
 }
 
 impl NewJob {
     /// A job that scans `documents`.
     pub fn scan(documents: Vec<Document>) -> NewJob {
-        NewJob { kind: "scan".to_owned(), documents, priority: None }
+        let (priority, run_at, deadline_s, options) = (None, None, None, None);
+        NewJob { kind: "scan".to_owned(), documents, priority, run_at, deadline_s, options }
     }
+}
+
+/// Which jobs are listed. What is `None` or empty is no condition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// `queued`, `running`, `paused`, `completed`, `failed`, `cancelled`.
+    pub statuses: Vec<String>,
+    pub priority: Option<String>,
+    /// RFC 3339: submitted then or later.
+    pub since: Option<String>,
+    /// RFC 3339: submitted before.
+    pub until: Option<String>,
+    /// Text in what is told of the failure; case does not count.
+    pub error: Option<String>,
+}
+
+/// Why a job, or a part of it, failed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Failure {
+    /// `worker_lost`, `task_failed` or `deadline_exceeded`.
+    pub code: String,
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// What waits of the tenant's jobs, and for how long tasks waited of late.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Queue {
+    pub documents_waiting: u64,
+    pub tasks_waiting: u64,
+    pub tasks_running: u64,
+    pub weight: u64,
+    pub max_running: Option<u64>,
+    pub max_backlog: Option<u64>,
+    pub wait_p50_ms: Option<u64>,
+    pub wait_p95_ms: Option<u64>,
 }
 
 /// The answer to a submission.
@@ -41,6 +95,9 @@ pub struct Submitted {
     pub documents: u64,
     #[serde(default)]
     pub tasks: u64,
+    /// The job whose failed part this one does again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<String>,
 }
 
 /// A job as it stands.
@@ -52,6 +109,19 @@ pub struct Job {
     pub status: String,
     pub progress: f64,
     pub counts: Counts,
+    #[serde(default)]
+    pub priority: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+    /// Why it failed, or what failed of it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_as: Option<String>,
     #[serde(deserialize_with = "crate::lenient::text")]
     pub shard: String,
     #[serde(default)]
@@ -113,6 +183,71 @@ impl Client {
         cursor: Option<&str>,
     ) -> Result<Answer<List<Job>>, ClientError> {
         self.json(Call::get(JOBS).query("limit", limit).query("cursor", cursor)).await
+    }
+
+    /// Jobs for which the filter holds. A page may be filled in part while `next_cursor` goes on.
+    pub async fn find_jobs(
+        &self,
+        filter: &JobFilter,
+        limit: Option<u32>,
+        cursor: Option<&str>,
+    ) -> Result<Answer<List<Job>>, ClientError> {
+        let statuses = Some(filter.statuses.join(",")).filter(|statuses| !statuses.is_empty());
+        let call = Call::get(JOBS).query("limit", limit).query("cursor", cursor);
+        let call = call.query("status", statuses).query("priority", filter.priority.as_ref());
+        let call = call.query("since", filter.since.as_ref()).query("until", filter.until.as_ref());
+        self.json(call.query("error", filter.error.as_ref())).await
+    }
+
+    /// Ends a job for ever. Doing it twice changes nothing.
+    pub async fn cancel_job(
+        &self,
+        id: &str,
+        idempotency_key: &str,
+    ) -> Result<Answer<Job>, ClientError> {
+        self.verb(id, "cancel", idempotency_key).await
+    }
+
+    /// Begins nothing more of a job until it is resumed.
+    pub async fn pause_job(
+        &self,
+        id: &str,
+        idempotency_key: &str,
+    ) -> Result<Answer<Job>, ClientError> {
+        self.verb(id, "pause", idempotency_key).await
+    }
+
+    /// Goes on with a paused job.
+    pub async fn resume_job(
+        &self,
+        id: &str,
+        idempotency_key: &str,
+    ) -> Result<Answer<Job>, ClientError> {
+        self.verb(id, "resume", idempotency_key).await
+    }
+
+    /// Does the failed part of a job again, as a job of its own.
+    pub async fn retry_job(
+        &self,
+        id: &str,
+        idempotency_key: &str,
+    ) -> Result<Answer<Submitted>, ClientError> {
+        self.verb(id, "retry", idempotency_key).await
+    }
+
+    async fn verb<T: serde::de::DeserializeOwned>(
+        &self,
+        id: &str,
+        verb: &str,
+        idempotency_key: &str,
+    ) -> Result<Answer<T>, ClientError> {
+        let call = Call::post(JOBS).segment(id).segment(verb);
+        self.json(call.idempotency_key(idempotency_key)).await
+    }
+
+    /// What waits of the tenant's jobs.
+    pub async fn queue(&self) -> Result<Answer<Queue>, ClientError> {
+        self.json(Call::get("/v1/queue")).await
     }
 
     /// The job; [`Meta::owner`](crate::Meta) names the leader of its shard.

@@ -12,7 +12,7 @@ use crate::{Answer, Call, Client, ClientError, List, Method};
 pub type Overrides = BTreeMap<String, Option<u64>>;
 
 /// The limits that a plan sets and an override may lift.
-pub const LIMITS: [&str; 12] = [
+pub const LIMITS: [&str; 14] = [
     "rate",
     "burst",
     "key_rate",
@@ -25,6 +25,8 @@ pub const LIMITS: [&str; 12] = [
     "max_documents",
     "max_bytes",
     "max_backlog",
+    "max_running",
+    "weight",
 ];
 
 /// Overrides that lift every limit.

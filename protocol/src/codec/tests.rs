@@ -3,7 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::command::{Command, Entry, Proposal};
 use crate::id::{Digest, JobId, KeyId, NodeId, TenantId};
-use crate::jobs::{self, Blob, TaskResult, Worker};
+use crate::jobs::{
+    self, Again, Blob, Cause, Fault, Priority, TaskResult, TaskSpec, Wishes, Worker,
+};
 use crate::keys::{KeyOverrides, NewKey, Scopes};
 use crate::limits::{Payer, Returned, Slot};
 use crate::nodes::{self, LifeId, Registration};
@@ -61,6 +63,15 @@ fn golden_bytes_stay() {
     let slot = Some(Slot { worker, number: 5 });
     let payer = Payer { key: Some(KeyId(1)), slot };
     let returned = Returned { tenant, key: KeyId(1), number: 6, left: 7 };
+    let of_job = |command| Command::Job(tenant, command);
+    let wishes = Wishes {
+        priority: Priority::Urgent,
+        run_at: Some(Time(1_795_219_260_000)),
+        deadline_ms: Some(60_000),
+        attempts_max: 3,
+    };
+    let tasks = vec![TaskSpec { input: blob, documents: 63 }];
+    let cause = Cause::new(Fault::TaskFailed, "no blob");
     let commands = [
         Command::OpenOwner(OpenOwner { node: NodeId(1), incarnation: 2, term: 3 }),
         Command::Marker,
@@ -73,6 +84,17 @@ fn golden_bytes_stay() {
         ),
         Command::Node(nodes::Command::Join { token: digest, registration }),
         Command::Return { worker, slabs: vec![returned] },
+        of_job(jobs::Command::Enqueue { id: JobId(9), wishes, tasks: tasks.clone(), payer }),
+        of_job(jobs::Command::Fail { job: JobId(9), task: 1, attempt: 2, cause }),
+        of_job(jobs::Command::Expire { job: JobId(9) }),
+        of_job(jobs::Command::Cancel { job: JobId(9) }),
+        of_job(jobs::Command::Pause { job: JobId(9) }),
+        of_job(jobs::Command::Resume { job: JobId(9) }),
+        of_job(jobs::Command::Retry {
+            job: JobId(9),
+            again: Again { id: JobId(10), tasks },
+            payer,
+        }),
     ];
     let written: Vec<String> =
         commands.into_iter().map(|command| hex(&encode(&entry(command)).unwrap())).collect();

@@ -21,16 +21,64 @@ pub struct Job {
     /// Always `scan`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// `queued`, `running`, `completed` or `failed`; the last two never change.
+    /// `queued`, `running`, `paused`, `completed`, `failed` or `cancelled`; the last three never
+    /// change.
     pub status: String,
     /// 0..=1, never falls.
     pub progress: f64,
     pub counts: Counts,
     pub priority: String,
+    /// It does not run before.
+    #[serde(default)]
+    pub run_at: Option<String>,
+    /// It is neither run nor billed after.
+    #[serde(default)]
+    pub deadline: Option<String>,
+    /// Attempts that each of its tasks has.
+    pub max_attempts: u32,
+    /// Why it failed, or what failed of it last.
+    #[serde(default)]
+    pub error: Option<Failure>,
+    /// The job whose failed part this one does again.
+    #[serde(default)]
+    pub retry_of: Option<String>,
+    /// The job that does the failed part of this one again.
+    #[serde(default)]
+    pub retried_as: Option<String>,
     /// The shard that decides.
     pub shard: u32,
     pub created_at: String,
     pub updated_at: String,
+}
+
+/// Why a job, or a part of it, failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// `worker_lost`, `task_failed` or `deadline_exceeded`.
+    pub code: String,
+    pub detail: String,
+}
+
+/// Answer of `GET /v1/queue`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Queue {
+    /// Documents without a result.
+    pub documents_waiting: u64,
+    /// Tasks that may run and wait for a node.
+    pub tasks_waiting: u64,
+    pub tasks_running: u64,
+    /// Share of the nodes' time beside other tenants of the shard.
+    pub weight: u64,
+    /// Tasks that run at the same time at most; `null` is unlimited.
+    pub max_running: Option<u64>,
+    /// Documents that may wait; `null` is unlimited.
+    pub max_backlog: Option<u64>,
+    /// Of the newest 128 tasks: from when they might have run until they were given to a node. `null`
+    /// when this owner has given none.
+    pub wait_p50_ms: Option<u64>,
+    pub wait_p95_ms: Option<u64>,
+    /// The shard that decides.
+    pub shard: u32,
 }
 
 /// Answer of `POST /v1/jobs`.
@@ -41,6 +89,9 @@ pub struct Submitted {
     pub status_url: String,
     pub documents: u32,
     pub tasks: u32,
+    /// The job whose failed part this one does again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<String>,
 }
 
 /// One document's result.

@@ -19,6 +19,12 @@ pub struct Limits {
     pub max_documents: Option<u64>,
     pub max_bytes: Option<u64>,
     pub max_backlog: Option<u64>,
+    /// Tasks of jobs that run at the same time.
+    #[serde(default)]
+    pub max_running: Option<u64>,
+    /// Share of the nodes' time beside other tenants; `null` is that of the plan as it is shipped.
+    #[serde(default)]
+    pub weight: Option<u64>,
     /// Policies that count and never refuse.
     #[serde(default)]
     pub shadow: Vec<String>,

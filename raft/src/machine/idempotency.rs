@@ -73,11 +73,14 @@ fn is_remembered(refusal: &Refusal) -> bool {
         | Refusal::NoVoter { .. }
         | Refusal::Unspoken { .. }
         | Refusal::NotRaised { .. }
+        | Refusal::NothingFailed
+        | Refusal::Retried { .. }
         | Refusal::Initialised => true,
         Refusal::NotFound
         | Refusal::NoTenant
         | Refusal::StaleOwner { .. }
         | Refusal::StaleAttempt { .. }
+        | Refusal::Expired
         | Refusal::ScopeMissing(_)
         | Refusal::ScopesExceeded
         | Refusal::TenantSuspended

@@ -1,22 +1,23 @@
 //! Jobs of every tenant. Invariants: `counts` never fall; a task gets one result in effect, and
-//! its usage is counted in that entry; `open` holds exactly the jobs that are not over.
+//! its usage is counted in that entry; `open` holds exactly the jobs that are not over; what is
+//! reserved of a tenant's money is the price of its documents that wait for a result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::command::What;
-use protocol::jobs::{
-    Assignment, Command, Counts, JOB_DOCUMENTS_MAX, Job, Priority, Status, TASK_ATTEMPTS_MAX, Task,
-    TaskResult, TaskSpec, TaskState, Worker,
-};
-use protocol::limits::Payer;
-use protocol::tenants::Tenant;
-use protocol::usage::Usage;
-use protocol::{Effect, JobId, Outcome, Refusal, Reply, Stamp, TenantId};
+use protocol::jobs::{Command, Job, Task, TaskState};
+use protocol::{Effect, JobId, Outcome, Refusal, Stamp, TenantId};
 
 use super::Machine;
-use super::limits::{self, Charge};
 use super::rows::Hasher;
 use super::table::Table;
+
+mod changes;
+mod life;
+mod run;
+mod submit;
+
+use changes::Changes;
+use submit::Submission;
 
 /// The jobs, by tenant and id.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub struct Book {
     open: BTreeSet<(TenantId, JobId)>,
     /// Documents without a result, by tenant.
     waiting: BTreeMap<TenantId, u64>,
+    /// Not state: what the owner has yet to look at.
+    changes: Changes,
 }
 
 impl Book {
@@ -34,10 +37,20 @@ impl Book {
         self.jobs.get(&(tenant, job))
     }
 
-    /// A tenant's jobs in order of id.
-    pub fn of(&self, tenant: TenantId) -> impl DoubleEndedIterator<Item = &Job> {
-        let all = (tenant, JobId(0))..=(tenant, JobId(u128::MAX));
-        self.jobs.range(all).map(|(_, job)| job)
+    /// A tenant's jobs beyond one, in order of id.
+    pub fn of_beyond(&self, tenant: TenantId, after: Option<JobId>) -> impl Iterator<Item = &Job> {
+        use std::ops::Bound::{Excluded, Included};
+        let from = after.map_or(Included((tenant, JobId(0))), |after| Excluded((tenant, after)));
+        let to = Included((tenant, JobId(u128::MAX)));
+        self.jobs.range((from, to)).map(|(_, job)| job)
+    }
+
+    /// A tenant's jobs before one, in falling order of id.
+    pub fn of_before(&self, tenant: TenantId, before: Option<JobId>) -> impl Iterator<Item = &Job> {
+        use std::ops::Bound::{Excluded, Included};
+        let last = Included((tenant, JobId(u128::MAX)));
+        let to = before.map_or(last, |before| Excluded((tenant, before)));
+        self.jobs.range((Included((tenant, JobId(0))), to)).rev().map(|(_, job)| job)
     }
 
     /// Jobs of all tenants beyond one, in order.
@@ -61,10 +74,32 @@ impl Book {
         self.waiting.values().sum()
     }
 
+    /// Documents of a tenant that wait for a result.
+    #[must_use]
+    pub fn waiting(&self, tenant: TenantId) -> u64 {
+        self.waiting.get(&tenant).copied().unwrap_or(0)
+    }
+
+    /// The number of the newest change of a job, for [`Self::changed_since`].
+    #[must_use]
+    pub fn changed(&self) -> u64 {
+        self.changes.newest()
+    }
+
+    /// Jobs that changed after a change, some of them more than once; `None` when so much changed since
+    /// that nobody remembers, and all that are open have to be looked at.
+    pub fn changed_since(
+        &self,
+        change: u64,
+    ) -> Option<impl Iterator<Item = (TenantId, JobId)> + '_> {
+        self.changes.since(change)
+    }
+
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) {
         self.jobs.remove_range((tenant, JobId(0))..=(tenant, JobId(u128::MAX)));
         self.open.retain(|&(of, _)| of != tenant);
         self.waiting.remove(&tenant);
+        self.changes.forget();
     }
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {
@@ -76,22 +111,40 @@ impl Book {
         let open = self.jobs.iter().filter(|(_, job)| !job.status.is_terminal());
         self.open = open.map(|(&name, _)| name).collect();
         self.waiting.clear();
-        for ((tenant, _), job) in self.jobs.iter() {
-            let waits = job.tasks.iter().filter(|task| !has_ended(task));
-            let documents: u64 = waits.map(|task| u64::from(task.documents)).sum();
+        self.changes.forget();
+        for (tenant, job) in &self.open {
+            let Some(job) = self.jobs.get(&(*tenant, *job)) else { continue };
+            let documents = documents_waiting(job);
             if documents > 0 {
                 *self.waiting.entry(*tenant).or_default() += documents;
             }
         }
     }
 
+    fn insert(&mut self, tenant: TenantId, job: Job) {
+        let name = (tenant, job.id);
+        *self.waiting.entry(tenant).or_default() += documents_waiting(&job);
+        self.open.insert(name);
+        self.changes.note(name);
+        self.jobs.insert(name, job);
+    }
+
+    /// The job to be changed.
+    fn get_mut(&mut self, tenant: TenantId, job: JobId) -> Option<&mut Job> {
+        let found = self.jobs.get_mut(&(tenant, job));
+        if found.is_some() {
+            self.changes.note((tenant, job));
+        }
+        found
+    }
+
     fn close(&mut self, tenant: TenantId, job: JobId) {
         self.open.remove(&(tenant, job));
     }
 
-    fn no_longer_waiting(&mut self, tenant: TenantId, documents: u32) {
+    fn no_longer_waiting(&mut self, tenant: TenantId, documents: u64) {
         if let Some(waiting) = self.waiting.get_mut(&tenant) {
-            *waiting = waiting.saturating_sub(u64::from(documents));
+            *waiting = waiting.saturating_sub(documents);
         }
     }
 }
@@ -105,190 +158,56 @@ pub(super) fn apply(
 ) -> Outcome {
     match command {
         Command::Submit { id, priority, tasks, payer } => {
-            let submission = Submission { id, priority, tasks, payer };
-            let reply = submit(machine, now, tenant, submission, effects)?;
-            effects.push(Effect::Dispatch);
-            Ok(reply)
+            let submission = Submission { id, life: priority.into(), tasks, payer };
+            submit::submit(machine, now, tenant, submission, effects)
         }
-        Command::Lease { job, task, worker } => lease(machine, now, tenant, job, task, worker),
+        Command::Enqueue { id, wishes, tasks, payer } => {
+            let submission = Submission { id, life: submit::life(wishes, now), tasks, payer };
+            submit::submit(machine, now, tenant, submission, effects)
+        }
+        Command::Retry { job, again, payer } => {
+            submit::retry(machine, now, tenant, job, again, payer, effects)
+        }
+        Command::Lease { job, task, worker } => run::lease(machine, now, tenant, job, task, worker),
         Command::Complete { job, task, attempt, result } => {
-            complete(machine, now, tenant, job, task, attempt, result)
+            // A worker has room for another.
+            effects.push(Effect::Dispatch);
+            run::complete(machine, now, tenant, (job, task, attempt), result)
         }
-    }
-}
-
-struct Submission {
-    id: JobId,
-    priority: Priority,
-    tasks: Vec<TaskSpec>,
-    payer: Payer,
-}
-
-fn submit(
-    machine: &mut Machine,
-    now: Stamp,
-    tenant: TenantId,
-    submission: Submission,
-    effects: &mut Vec<Effect>,
-) -> Outcome {
-    let Submission { id, priority, tasks, payer } = submission;
-    let row = machine.tenants.admitted(tenant, now.time)?;
-    if machine.jobs.get(tenant, id).is_some() {
-        return Err(Refusal::Exists);
-    }
-    let total: u32 = tasks.iter().map(|task| task.documents).sum();
-    check_size(&machine.jobs, row, u64::from(total))?;
-    let metered = payer.key.is_some();
-    let price_micros = if metered { row.plan.unit_price_micros() } else { 0 };
-    if metered {
-        let units = u64::from(total);
-        let micros = units * price_micros;
-        let Payer { key, slot } = payer;
-        let charge = Charge { key, requests: 1, units, micros, slot, only: None };
-        limits::charge(machine, tenant, now, &charge, effects)?;
-        machine.limits.reserve(tenant, micros);
-        machine.usage.add(tenant, now, &Usage { calls: 1, units, ..Usage::default() });
-    }
-    let queued = |spec: TaskSpec| Task {
-        input: spec.input,
-        documents: spec.documents,
-        attempt: 0,
-        state: TaskState::Queued,
-    };
-    let job = Job {
-        id,
-        priority,
-        status: Status::Queued,
-        price_micros,
-        metered,
-        created_at: now.time,
-        updated_at: now.time,
-        counts: Counts { total, ..Counts::default() },
-        tasks: tasks.into_iter().map(queued).collect(),
-    };
-    machine.jobs.jobs.insert((tenant, id), job.clone());
-    machine.jobs.open.insert((tenant, id));
-    *machine.jobs.waiting.entry(tenant).or_default() += u64::from(total);
-    Ok(Reply::Job(Box::new(job)))
-}
-
-fn check_size(book: &Book, tenant: &Tenant, documents: u64) -> Result<(), Refusal> {
-    let limits = tenant.limits();
-    let own = limits.max_documents.unwrap_or(u64::MAX);
-    let limit = own.min(u64::from(JOB_DOCUMENTS_MAX));
-    if documents > limit {
-        return Err(Refusal::TooMany { what: What::Documents, got: documents, limit });
-    }
-    let waiting = book.waiting.get(&tenant.id).copied().unwrap_or(0);
-    if let Some(limit) = limits.max_backlog.filter(|&limit| waiting + documents > limit) {
-        return Err(Refusal::BacklogFull { waiting, limit });
-    }
-    Ok(())
-}
-
-fn lease(
-    machine: &mut Machine,
-    now: Stamp,
-    tenant: TenantId,
-    id: JobId,
-    number: u32,
-    worker: Worker,
-) -> Outcome {
-    machine.tenants.admitted(tenant, now.time)?;
-    let job = machine.jobs.jobs.get_mut(&(tenant, id)).ok_or(Refusal::NotFound)?;
-    if job.status.is_terminal() {
-        return Err(Refusal::JobEnded(job.status));
-    }
-    let task = job.tasks.get_mut(number as usize).ok_or(Refusal::NotFound)?;
-    if has_ended(task) {
-        return Err(Refusal::TaskDone);
-    }
-    if task.attempt >= TASK_ATTEMPTS_MAX {
-        task.state = TaskState::Failed;
-        job.counts.failed += task.documents;
-        job.updated_at = now.time;
-        let documents = task.documents;
-        settle(job);
-        let (status, counts, reserved) = (job.status, job.counts, job.price_micros);
-        machine.limits.settle(tenant, u64::from(documents) * reserved);
-        machine.jobs.no_longer_waiting(tenant, documents);
-        if status.is_terminal() {
-            machine.jobs.close(tenant, id);
+        Command::Fail { job, task, attempt, cause } => {
+            run::fail(machine, now, tenant, (job, task, attempt), cause)
         }
-        return Ok(Reply::Completed { status, counts });
+        Command::Expire { job } => life::expire(machine, now, tenant, job),
+        Command::Cancel { job } => life::cancel(machine, now, tenant, job),
+        Command::Pause { job } => life::pause(machine, now, tenant, job),
+        Command::Resume { job } => life::resume(machine, now, tenant, job, effects),
     }
-    task.attempt += 1;
-    task.state = TaskState::Leased(worker);
-    job.status = Status::Running;
-    job.updated_at = now.time;
-    Ok(Reply::Leased(Assignment {
-        tenant,
-        job: id,
-        task: number,
-        attempt: task.attempt,
-        input: task.input,
-        documents: task.documents,
-    }))
 }
 
-fn complete(
-    machine: &mut Machine,
-    now: Stamp,
-    tenant: TenantId,
-    id: JobId,
-    number: u32,
-    attempt: u32,
-    result: TaskResult,
-) -> Outcome {
-    let job = machine.jobs.jobs.get_mut(&(tenant, id)).ok_or(Refusal::NotFound)?;
-    let task = job.tasks.get_mut(number as usize).ok_or(Refusal::NotFound)?;
-    if has_ended(task) {
-        return Err(Refusal::TaskDone);
-    }
-    if attempt != task.attempt {
-        return Err(Refusal::StaleAttempt { got: attempt, newest: task.attempt });
-    }
-    if result.done + result.failed != task.documents {
-        let got = u64::from(result.done + result.failed);
-        let limit = u64::from(task.documents);
-        return Err(Refusal::TooMany { what: What::Documents, got, limit });
-    }
-    task.state = TaskState::Done(result);
-    job.counts.done += result.done;
-    job.counts.failed += result.failed;
-    job.counts.cached += result.cached;
-    job.updated_at = now.time;
-    let documents = task.documents;
-    settle(job);
-    let (status, counts, price, metered) = (job.status, job.counts, job.price_micros, job.metered);
-    if status.is_terminal() {
-        machine.jobs.close(tenant, id);
-    }
-    machine.jobs.no_longer_waiting(tenant, documents);
-    machine.limits.settle(tenant, u64::from(documents) * price);
-    if !metered {
-        return Ok(Reply::Completed { status, counts });
-    }
-    let used = Usage {
-        documents: u64::from(result.done),
-        cached: u64::from(result.cached),
-        tokens: result.tokens,
-        cost_micros: u64::from(result.done) * price,
-        ..Usage::default()
-    };
-    machine.usage.add(tenant, now, &used);
-    Ok(Reply::Completed { status, counts })
+fn find(machine: &Machine, tenant: TenantId, job: JobId) -> Result<&Job, Refusal> {
+    machine.tenants.get(tenant).ok_or(Refusal::NoTenant)?;
+    machine.jobs.get(tenant, job).ok_or(Refusal::NotFound)
 }
 
 fn has_ended(task: &Task) -> bool {
     matches!(task.state, TaskState::Done(_) | TaskState::Failed)
 }
 
-/// Ends the job when every task has ended.
-fn settle(job: &mut Job) {
-    if !job.tasks.iter().all(has_ended) {
-        return;
-    }
-    let broken = job.tasks.iter().any(|task| matches!(task.state, TaskState::Failed));
-    job.status = if broken { Status::Failed } else { Status::Completed };
+fn documents_waiting(job: &Job) -> u64 {
+    let waits = job.tasks.iter().filter(|task| !has_ended(task));
+    waits.map(|task| u64::from(task.documents)).sum()
 }
+
+/// Gives free what was held for documents of a job that now have a result, or never get one.
+fn release(machine: &mut Machine, tenant: TenantId, job: JobId, documents: u64) {
+    let Some(of) = machine.jobs.get(tenant, job) else { return };
+    let (price, over) = (of.price_micros, of.status.is_terminal());
+    if over {
+        machine.jobs.close(tenant, job);
+    }
+    machine.jobs.no_longer_waiting(tenant, documents);
+    machine.limits.settle(tenant, documents * price);
+}
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,11 @@ impl Book {
         hasher.row(&self.swept);
     }
 
+    /// Money of a tenant that is reserved.
+    pub(super) fn reserved(&self, tenant: TenantId) -> u64 {
+        self.ledgers.get(&(tenant, None)).map_or(0, |ledger| ledger.money)
+    }
+
     /// Money that is reserved for work that is not done.
     pub(super) fn reserve(&mut self, tenant: TenantId, micros: u64) {
         if micros > 0 {
@@ -161,7 +166,7 @@ pub(super) fn charge(
     let id = tenant.id;
     let units = wanted(charge, Policy::PerMonth, charge.units);
     let micros = wanted(charge, Policy::Budget, charge.micros);
-    let reserved = machine.limits.ledgers.get(&(id, None)).map_or(0, |ledger| ledger.money);
+    let reserved = machine.limits.reserved(id);
     let units = machine.usage.check(tenant, units, now).err();
     let money = machine.usage.check_budget(tenant, reserved, micros, now).err();
     let book = &mut machine.limits;

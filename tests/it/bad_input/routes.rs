@@ -140,6 +140,7 @@ fn guard(method: &str, path: &str) -> Result<Guard> {
         (_, "/v1/usage" | "/v1/keys/usage") => Guard::Tenant(Some("usage:read")),
         ("GET", path) if path.starts_with("/v1/keys") => Guard::Tenant(Some("keys:read")),
         (_, path) if path.starts_with("/v1/keys") => Guard::Tenant(Some("keys:write")),
+        (_, "/v1/queue") => Guard::Tenant(Some("jobs:read")),
         ("GET", path) if path.starts_with("/v1/jobs") => Guard::Tenant(Some("jobs:read")),
         (_, path) if path.starts_with("/v1/jobs") => Guard::Tenant(Some("jobs:write")),
         (_, "/v1/scan" | "/v1/analyze") => Guard::Tenant(Some("scan")),

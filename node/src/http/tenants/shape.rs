@@ -1,11 +1,12 @@
 //! What requests about tenants and plans look like.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use actors::calendar;
 use protocol::Name;
 use protocol::limits::{Policies, Policy};
-use protocol::plans::{FEATURES_MAX, Limits, Override, Overrides, Plan, Shipped};
+use protocol::plans::{FEATURES_MAX, Limits, Override, Overrides, Plan, Shipped, WEIGHT_MAX};
 use protocol::tenants::Change;
 
 use crate::http::json::{FromShape, Item, Object};
@@ -16,7 +17,7 @@ const LIMIT_MAX: u64 = 1_000_000_000_000;
 const PRICE_MICROS_MAX: u64 = 1_000_000_000;
 const TRIAL_DAYS_MAX: u32 = 3_650;
 /// Limits that are part of the contract and not of this build.
-const LACKING: [&str; 2] = ["retention_days", "weight"];
+const LACKING: [&str; 1] = ["retention_days"];
 const LACKING_WHY: &str = "this limit is not part of this build; null is accepted";
 
 /// Body of `POST /v1/tenants`.
@@ -54,7 +55,15 @@ fn zone(item: Item<'_, '_>) -> Option<Name> {
 
 /// A limit that replaces the plan's: `null` lifts it.
 pub fn one_override(object: &mut Object<'_, '_>, name: &str) -> Override {
-    match object.nullable(name, |limit| limit.integer(0..=LIMIT_MAX)) {
+    override_within(object, name, 0..=LIMIT_MAX)
+}
+
+fn override_within(
+    object: &mut Object<'_, '_>,
+    name: &str,
+    range: RangeInclusive<u64>,
+) -> Override {
+    match object.nullable(name, |limit| limit.integer(range)) {
         None => Override::Plan,
         Some(None) => Override::Unlimited,
         Some(Some(limit)) => Override::Limit(limit),
@@ -76,6 +85,9 @@ fn overrides(object: &mut Object<'_, '_>) -> Option<Overrides> {
         max_documents: limit("max_documents"),
         max_bytes: limit("max_bytes"),
         max_backlog: limit("max_backlog"),
+        // Nothing would ever run of a tenant that may run none.
+        max_running: override_within(object, "max_running", 1..=LIMIT_MAX),
+        weight: override_within(object, "weight", 1..=WEIGHT_MAX),
         shadow: None,
     };
     let shadow = object.nullable("shadow", policies).flatten();
