@@ -256,8 +256,7 @@ impl Runner {
         let key = (task.tenant, task.job, task.task);
         let mut running = self.running();
         let held = running.get_mut(&key).filter(|held| held.attempt == task.attempt);
-        let wanted = held.is_some();
-        held.into_iter().for_each(change);
+        let wanted = held.map(change).is_some();
         drop(running);
         self.stir();
         wanted

@@ -56,7 +56,8 @@ pub(super) async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Audit(_)
         | Ask::Limits { .. }
         | Ask::Queue(_)
-        | Ask::Running { .. } => Ok(Answer::Refused(Refusal::NotFound)),
+        | Ask::Running { .. }
+        | Ask::Take { .. } => Ok(Answer::Refused(Refusal::NotFound)),
     }
 }
 
