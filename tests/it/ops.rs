@@ -139,7 +139,7 @@ async fn figures(cluster: &Cluster) -> Result<()> {
         ("skep_groups_without_leader", 0.0),
         ("skep_groups_short_of_voters", 0.0),
         ("skep_replicas_moving", 0.0),
-        ("skep_wire_version", 1.0),
+        ("skep_wire_version", 2.0),
     ] {
         same(line, figure(&text, line)?, wanted)?;
     }
