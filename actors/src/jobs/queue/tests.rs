@@ -85,6 +85,11 @@ impl Bench {
         keys.iter().map(|&(_, job, task)| (job.0, task)).collect()
     }
 
+    fn waiting(&mut self) -> Waiting {
+        self.queue.follow(&self.machine, self.now);
+        self.queue.waiting(&self.machine, self.now)
+    }
+
     fn complete(&mut self, tenant: u128, job: u128, task: u32) {
         let of = self.machine.jobs.get(TenantId(tenant), JobId(job)).unwrap();
         let Task { attempt, documents, .. } = of.tasks[task as usize];
@@ -162,12 +167,20 @@ fn no_more_of_a_tenant_runs_than_it_may() {
     bench.tenant(2, 1, Override::Plan);
     bench.submit(1, 1, &[16; 5], Wishes::default());
     bench.submit(2, 2, &[16; 2], Wishes::default());
+    let waiting = |tasks, documents, tenants| Waiting { tasks, documents, tenants };
+    assert_eq!(bench.waiting(), waiting(4, 64, 2));
     let taken = bench.lease(9);
+    assert_eq!(bench.waiting(), Waiting::default());
     assert_eq!(taken.iter().filter(|(job, _)| *job == 1).count(), 2);
     assert_eq!((taken.len(), bench.queue.running(TenantId(1))), (4, 2));
     assert_eq!(bench.queue.ready(TenantId(1)), (3, 48));
     bench.complete(1, 1, 0);
+    assert_eq!(bench.waiting(), waiting(1, 16, 1));
     assert_eq!(bench.lease(9), [(1, 2)]);
+    bench.complete(1, 1, 1);
+    bench.queue.follow(&bench.machine, bench.now);
+    bench.queue.take(1, &bench.machine, bench.now);
+    assert_eq!(bench.waiting(), Waiting::default(), "what is taken waits no more");
 }
 
 #[test]
