@@ -32,7 +32,7 @@ const TURNS_PER_SLOT: usize = 2;
 /// Documents given to a slot at a time, so that a waiting scan is not held up by a whole task;
 const CHUNK_DOCUMENTS: usize = 8;
 /// fewer where they would hold the slot for longer than this.
-const CHUNK_TIME: Duration = Duration::from_millis(500);
+const CHUNK_TIME: Duration = Duration::from_millis(300);
 /// Of one task: the next waits at a slot when one is done, and while another task is fetched or stored
 /// the slots are not idle.
 const CHUNKS_AT_ONCE: usize = 2;
@@ -71,6 +71,8 @@ struct Inner {
 struct Held {
     attempt: u32,
     /// Documents that no slot was given yet.
+    waiting: u32,
+    /// Documents without a verdict.
     left: u32,
     /// Nothing is to be done but to bring the owner its result.
     made: bool,
@@ -93,7 +95,8 @@ impl Runner {
     /// Takes on a task that is leased to this node.
     fn take(&self, task: Assignment) {
         let key = (task.tenant, task.job, task.task);
-        let held = Held { attempt: task.attempt, left: task.documents, made: false };
+        let Assignment { attempt, documents, .. } = task;
+        let held = Held { attempt, waiting: documents, left: documents, made: false };
         // An earlier attempt that still runs here ends by itself, and its result is refused.
         self.running().insert(key, held);
         let runner = self.clone();
@@ -114,7 +117,7 @@ impl Runner {
     /// Documents of the tasks that this node runs and that no slot was given yet.
     #[must_use]
     pub fn documents_waiting(&self) -> u64 {
-        self.running().values().map(|held| u64::from(held.left)).sum()
+        self.running().values().map(|held| u64::from(held.waiting)).sum()
     }
 
     /// Tasks that it has room for, beside those that were asked for and have not come.
@@ -183,12 +186,14 @@ impl Runner {
         let chunks: Vec<Vec<String>> =
             documents.chunks(self.chunk_documents()).map(texts).collect();
         let scans = chunks.into_iter().map(|texts| async move {
+            let documents = texts.len() as u32;
             // From here on the slots count them.
-            let given = texts.len() as u32;
-            if !self.change(task, |held| held.left = held.left.saturating_sub(given)) {
+            if !self.change(task, |held| held.waiting = held.waiting.saturating_sub(documents)) {
                 return Err(NotRun::Unwanted);
             }
-            self.scan(texts).await
+            let scanned = self.scan(texts).await;
+            self.change(task, |held| held.left = held.left.saturating_sub(documents));
+            scanned
         });
         let scans = futures::stream::iter(scans).buffered(CHUNKS_AT_ONCE);
         let scanned: Vec<Vec<Scanned>> = scans.try_collect().await?;

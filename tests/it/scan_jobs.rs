@@ -94,8 +94,10 @@ async fn every_node_gives_the_same_verdict(cluster: &Cluster, home: &Account) ->
     let texts = json!({"texts": [ATTACK, HARMLESS]});
     let mut first: Option<Value> = None;
     for i in 0..cluster.len() {
-        let answer =
-            call(cluster, i, &home.key, "POST", "/v1/analyze", Some(&texts)).await?.ok(200)?;
+        let answer = call(cluster, i, &home.key, "POST", "/v1/analyze", Some(&texts)).await?;
+        // Nothing waits anywhere, so it is scored where it was asked for.
+        same("who scored", answer.header("skep-scored-by"), answer.header("skep-node"))?;
+        let answer = answer.ok(200)?;
         let results = answer["results"].as_array().context("results")?;
         for (n, result) in results.iter().enumerate() {
             same("text_id", result["text_id"].as_u64(), Some(n as u64))?;

@@ -10,7 +10,7 @@ use crate::jobs::Load;
 
 /// A task with less than half of this left makes room for the next: some round trips, a commit and a
 /// blob on a busy machine. What is asked for earlier waits here, where an idle node cannot take it.
-const AHEAD: Duration = Duration::from_millis(400);
+const AHEAD: Duration = Duration::from_millis(800);
 /// Of its room that a task takes however short it is: it has to be fetched and stored.
 const SHARE_LEAST: f64 = 0.05;
 /// A node this much slower than the others looks whether its help still helps.
@@ -106,16 +106,16 @@ mod tests {
         assert_eq!(fits(2, &[], 0), 2);
         assert_eq!(fits(2, &[], 2), 0);
         assert_eq!(fits(2, &[LONG, LONG], 0), 0);
-        assert_eq!(fits(2, &[LONG, ms(201)], 0), 0);
-        assert_eq!(fits(2, &[LONG, ms(199)], 0), 1);
-        assert_eq!(fits(2, &[LONG, ms(199), LONG], 0), 0);
+        assert_eq!(fits(2, &[LONG, ms(401)], 0), 0);
+        assert_eq!(fits(2, &[LONG, ms(399)], 0), 1);
+        assert_eq!(fits(2, &[LONG, ms(399), LONG], 0), 0);
         assert_eq!(fits(2, &[LONG, LONG, LONG], 1), 0);
     }
 
     #[test]
     fn of_short_tasks_there_are_as_many_as_last_for_a_while() {
-        assert_eq!(fits(1, &[ms(40); 5], 0), 1);
-        assert_eq!(fits(1, &[ms(40); 6], 0), 0);
+        assert_eq!(fits(1, &[ms(80); 5], 0), 1);
+        assert_eq!(fits(1, &[ms(80); 6], 0), 0);
         assert_eq!(fits(1, &[Duration::ZERO; 30], 0), 0);
     }
 

@@ -133,15 +133,24 @@ async fn scored(live: &Live) -> Result<Vec<f64>> {
     Ok(scored)
 }
 
+/// Documents that each node does in a second, as it says.
+async fn speeds(live: &Live) -> Result<Vec<f64>> {
+    let mut speeds = vec![0.0; NODES];
+    for node in live.cluster.admin()?.cluster().await?.body.nodes {
+        // Ids are given in the order of joining.
+        let i = live.cluster.index_of(&node.id).context("an unknown node")?;
+        speeds[i] = node.documents_per_s.context("a node does not tell its speed")?;
+    }
+    Ok(speeds)
+}
+
 async fn slow(live: &Live, guests: &[Guest], seed: u64, secs: u64) -> Result<String> {
     let jobs = Jobs::submit(live, guests, None, seed, secs * RATE).await?;
     jobs.reach(WINDOW.start).await?;
     let before = scored(live).await?;
     jobs.reach(WINDOW.end).await?;
     let after = scored(live).await?;
-    let speeds: Vec<f64> = (live.cluster.admin()?.cluster().await?.body.nodes.iter())
-        .map(|node| node.documents_per_s.context("a node does not tell its speed"))
-        .collect::<Result<_>>()?;
+    let speeds = speeds(live).await?;
     jobs.reach(1.0).await?;
     let again = jobs.ensure_each_once().await?;
     let done: Vec<f64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
