@@ -102,22 +102,16 @@ struct Lease {
 pub(crate) fn watch(owned: &Owned, coordinator: BoundedRef<Message>) {
     let (mut effects, group) = (owned.group.effects(), owned.group.clone());
     tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = raft::ticks::ticks(INTERVAL);
+        // Nobody looks by the clock while no job is open: whatever opens one says so.
         let mut idle = false;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {
-                    // Once more after the last job has ended, then not until there is one.
-                    let was_idle = idle;
-                    idle = group.view().jobs.open().next().is_none();
-                    if idle && was_idle {
-                        continue;
-                    }
-                }
+                // Once more after the last job has ended.
+                _ = ticks.tick(), if !idle => idle = group.view().jobs.open().next().is_none(),
                 effect = effects.recv() => match effect {
                     // One that was missed is seen in the state.
-                    Ok(Effect::Dispatch) | Err(RecvError::Lagged(_)) => {}
+                    Ok(Effect::Dispatch) | Err(RecvError::Lagged(_)) => idle = false,
                     Ok(Effect::Shadowed(_)) => continue,
                     Err(RecvError::Closed) => return,
                 },

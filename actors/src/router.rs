@@ -121,13 +121,15 @@ impl Router {
     /// certain that nothing was changed.
     pub async fn ask(&self, group: GroupId, ask: Ask) -> Routed {
         let deadline = Instant::now() + FIND_TIMEOUT;
+        // No owner talks to a node that was removed.
+        let given_up = || Instant::now() >= deadline || self.inner.host.is_removed();
         let mut hint = None;
         let mut hops = 0;
         loop {
             let found = hint.take().or_else(|| self.believed_owner(group));
             let Some(owner) = found.filter(|_| hops < HOPS_MAX) else {
                 hops = 0;
-                if Instant::now() >= deadline {
+                if given_up() {
                     return Routed { answered: Err(AskError::NoLeader { group }), owner: None };
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -148,7 +150,7 @@ impl Router {
                 return Routed { answered, owner: Some(owner) };
             }
             self.forget(group);
-            if Instant::now() >= deadline {
+            if given_up() {
                 return Routed { answered: Err(AskError::NoLeader { group }), owner: None };
             }
             if hint.is_none() {

@@ -281,8 +281,7 @@ impl Runner {
 
     /// Tells every owner what runs here, so that it need not wait for a lease to run out.
     async fn report(self) {
-        let mut ticks = tokio::time::interval(REPORT_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = raft::ticks::ticks(REPORT_INTERVAL);
         loop {
             ticks.tick().await;
             let mut by_group: BTreeMap<GroupId, Vec<_>> = BTreeMap::new();

@@ -12,7 +12,7 @@ use protocol::jobs::Worker;
 use protocol::peer::{Backlog, Waiting};
 use protocol::{GroupId, NodeId, codec};
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::workers::Workers;
@@ -126,8 +126,7 @@ impl Board {
 
     /// Tells the others what waits here: at once those who should take it, and soon all.
     pub(crate) async fn tell(self, workers: Workers, transport: Arc<dyn PeerTransport>) {
-        let mut ticks = interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = raft::ticks::ticks(INTERVAL);
         let mut told = (Backlog::default(), Vec::new(), Instant::now());
         loop {
             let silent = told.0.shards.is_empty() && self.own().is_empty();

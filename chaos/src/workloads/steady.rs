@@ -52,6 +52,8 @@ pub(crate) struct Seen {
     pub(crate) failed: Vec<String>,
     /// The longest that a client waited for an answer.
     pub(crate) longest: Duration,
+    /// What it had asked, and whom first.
+    pub(crate) longest_of: String,
 }
 
 #[derive(Default)]
@@ -138,13 +140,18 @@ impl Asker {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while !*stopped.borrow() {
             ticks.tick().await;
-            let client = self.client()?;
+            let urls = self.urls();
+            let first = urls.first().cloned().unwrap_or_default();
+            let client = self.client(urls)?;
             self.made += 1;
             let began = Instant::now();
             let asked = self.ask(&client).await;
             let took = began.elapsed();
             let mut seen = board.seen();
-            seen.longest = seen.longest.max(took);
+            if took > seen.longest {
+                seen.longest = took;
+                seen.longest_of = format!("{} at {first}", self.kind());
+            }
             match asked {
                 Ok(()) => seen.answered += 1,
                 Err(error) => seen.failed.push(format!("after {took:.1?}: {error}")),
@@ -153,11 +160,25 @@ impl Asker {
         Ok(self.done)
     }
 
-    /// A client that asks another node first each time.
-    fn client(&self) -> Result<Client, ClientError> {
+    /// Another node is asked first each time.
+    fn urls(&self) -> Vec<String> {
         let mut urls = self.nodes.borrow().clone();
         let turns = (self.number + self.made) as usize % urls.len();
         urls.rotate_left(turns);
+        urls
+    }
+
+    fn kind(&self) -> &'static str {
+        match (self.number + self.made) % KINDS {
+            0 | 1 => "a key made",
+            2..=4 => "a scan",
+            5 => "a job submitted",
+            6 | 7 => "usage read",
+            _ => "a limit checked",
+        }
+    }
+
+    fn client(&self, urls: Vec<String>) -> Result<Client, ClientError> {
         let client = Client::new(urls, Credential::key(&self.done.guest.key))?;
         Ok(client.with_retry(ONCE_MORE).with_timeout(ATTEMPT_TIMEOUT))
     }
@@ -246,11 +267,11 @@ impl Done {
 }
 
 impl Seen {
-    /// `1200 answered, 0 failed, longest wait 210 ms`.
+    /// `1200 answered, 0 failed, longest wait 210 ms (a scan at http://127.0.0.1:7700)`.
     pub(crate) fn told(&self) -> String {
         let longest = self.longest.as_millis();
         let (answered, failed) = (self.answered, self.failed.len());
-        format!("{answered} answered, {failed} failed, longest wait {longest} ms")
+        format!("{answered} answered, {failed} failed, longest wait {longest} ms ({})", self.longest_of)
     }
 
     /// None failed; else the first of them.

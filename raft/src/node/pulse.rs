@@ -20,8 +20,10 @@ use super::{HEARTBEAT, Host};
 use crate::group::Group;
 use crate::ticks::ticks;
 
+/// A leader with nothing to tell beats at every so many heartbeats.
+const IDLE: u64 = 3;
 /// A leader that is silent for this long is watched.
-const QUIET: Duration = Duration::from_millis(600);
+const QUIET: Duration = Duration::from_millis(900);
 
 impl Host {
     /// Runs for as long as the host does.
@@ -34,9 +36,9 @@ impl Host {
                 let leads = beats(&group);
                 group.tick(!leads && group.silence() >= QUIET);
                 let last = Some(group.last_index());
-                // Followers hear with a beat what is committed: who has nothing to tell beats half as often.
+                // Followers hear with a beat what is committed: who has nothing to tell beats less often.
                 let idle = logs.insert(group.id(), last) == Some(last);
-                let due = leads && (!idle || number.is_multiple_of(2));
+                let due = leads && (!idle || number.is_multiple_of(IDLE));
                 if due && let Err(error) = group.raft().trigger().heartbeat().await {
                     // The node ends with the group, or the group is retired.
                     debug!(group = %group.id(), %error, "no heartbeat");

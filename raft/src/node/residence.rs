@@ -82,6 +82,12 @@ impl Host {
         let _ = removed.wait_for(|removed| *removed).await;
     }
 
+    /// Whether [`Self::removed`] would return at once.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        *self.removed.borrow()
+    }
+
     /// The cluster says that it does not know this node.
     pub fn mark_removed(&self) {
         self.removed.send_replace(true);
