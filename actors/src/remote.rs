@@ -265,7 +265,11 @@ impl Core {
             self.sessions.close(&link, "the node server is gone");
             return Err(Refused::Stopped);
         }
-        tokio::spawn(detector::attend(Arc::clone(&self.sessions), Arc::clone(&link)));
+        tokio::spawn(detector::attend(
+            Arc::clone(&self.sessions),
+            Arc::clone(&self.desk),
+            Arc::clone(&link),
+        ));
         Ok(link)
     }
 

@@ -10,7 +10,7 @@ use crate::table::line;
 /// Milliseconds of one tick of `/proc`: `USER_HZ` is part of the kernel's ABI, 100 on x86 and ARM.
 const TICK_MS: f64 = 10.0;
 /// How long idle processes are watched.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(3);
 
 /// CPU milliseconds that the processes have used so far.
 pub(crate) fn used_ms(pids: &[u32]) -> Result<f64> {

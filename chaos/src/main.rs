@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 use report::Report;
 use scenarios::{
-    Run, concurrency, crash_all, crash_one, fsync_order, grow, job_owner, month, move_kills, once,
+    Run, concurrency, crash_all, crash_one, fair, fsync_order, grow, job_owner, month, move_kills, once,
     rate, revoke, rolling, uneven,
 };
 
@@ -34,11 +34,14 @@ const SHORT: Rounds = Rounds {
     once: 10,
     concurrency_s: 6,
     uneven_s: 20,
+    fair: Fair { tasks: 4_000, secs: 10 },
     // Takes minutes, and its bounds are those of an optimised build.
     members: None,
 };
 /// Seconds of load after each change of the number of nodes.
 const GROW_S: u64 = 60;
+/// What fairness is shown with.
+const FAIR: Fair = Fair { tasks: 100_000, secs: 60 };
 /// Moves of a replica in which nodes die.
 const MOVE_KILLS: u32 = 9;
 /// The figures that a release is held to.
@@ -52,6 +55,7 @@ const FULL: Rounds = Rounds {
     once: 500,
     concurrency_s: 60,
     uneven_s: 30,
+    fair: FAIR,
     members: Some(Members { grow_s: GROW_S, move_kills: MOVE_KILLS }),
 };
 
@@ -127,6 +131,13 @@ enum Command {
         #[arg(long, default_value_t = FULL.uneven_s)]
         secs: u64,
     },
+    /// A tenant with one task a second beside another that has more queued than it can have done
+    Fair {
+        #[arg(long, default_value_t = FAIR.tasks)]
+        tasks: u64,
+        #[arg(long, default_value_t = FAIR.secs)]
+        secs: u64,
+    },
     /// 1, 3, 5 and again 3 nodes under a steady load of clients that retry once
     Grow {
         #[arg(long, default_value_t = GROW_S)]
@@ -157,7 +168,15 @@ struct Rounds {
     once: u32,
     concurrency_s: u64,
     uneven_s: u64,
+    fair: Fair,
     members: Option<Members>,
+}
+
+struct Fair {
+    /// Of the busy tenant, queued.
+    tasks: u64,
+    /// As many jobs of the other one.
+    secs: u64,
 }
 
 /// Rounds in which nodes come, rest and go.
@@ -194,6 +213,7 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::Once { rounds, at_once } => once::run(run, rounds, at_once).await,
         Command::Concurrency { secs } => concurrency::run(run, secs).await,
         Command::Uneven { secs } => uneven::run(run, secs).await,
+        Command::Fair { tasks, secs } => fair::run(run, tasks, secs).await,
         Command::Grow { secs } => grow::run(run, secs).await,
         Command::Rolling => rolling::run(run).await,
         Command::MoveKills { rounds } => move_kills::run(run, rounds).await,
@@ -213,6 +233,7 @@ async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     once::run(run, rounds.once, once::AT_ONCE).await?;
     concurrency::run(run, rounds.concurrency_s).await?;
     uneven::run(run, rounds.uneven_s).await?;
+    fair::run(run, rounds.fair.tasks, rounds.fair.secs).await?;
     if let Some(Members { grow_s, move_kills }) = rounds.members {
         grow::run(run, grow_s).await?;
         rolling::run(run).await?;

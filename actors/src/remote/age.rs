@@ -40,6 +40,14 @@ impl Ages {
         self.age_at(from, sent_us, clock_us(self.started))
     }
 
+    /// Whether a message of this boot came in the last `span`.
+    pub(super) fn heard_within(&self, from: PeerId, span: Duration) -> bool {
+        let baselines = self.baselines.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = baselines.get(&from.node).filter(|seen| seen.incarnation == from.incarnation);
+        let silent_us = |seen: &Baseline| signed(clock_us(self.started)) - seen.seen_us;
+        seen.is_some_and(|seen| u128::from(silent_us(seen).unsigned_abs()) < span.as_micros())
+    }
+
     fn age_at(&self, from: PeerId, sent_us: u64, now_us: u64) -> Duration {
         let (now_us, sent_us) = (signed(now_us), signed(sent_us));
         let difference_us = now_us.saturating_sub(sent_us);

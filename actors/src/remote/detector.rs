@@ -8,14 +8,18 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tracing::debug;
 
+use super::PeerId;
+use super::gateway::Desk;
 use super::link::{Link, PROBE_DEADLINE, Phase};
 use super::session::Sessions;
 
-/// How often a peer is asked for a sign of life while an answer is missing,
+/// How often a peer that is silent is asked for a sign of life.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// and while none is: at every so many of these moments.
-const CALM: u64 = 2;
-/// Probes missed in a row until the peer counts as down: 1.75 s of silence, at most 2.25 s.
+/// One that sent something just now is not asked: nodes tell how they stand every 400 ms ...
+const JUST_NOW: Duration = Duration::from_millis(450);
+/// ... but at every so many moments it is, for to send and to answer are two things.
+const ASKED_EVERY: u64 = 8;
+/// Probes missed in a row until the peer counts as down: 1.75 s after the first of them.
 const MISSES_MAX: u32 = 4;
 /// A tick this late says that we were stopped or starved, and that the misses are our own.
 const LATE: Duration = Duration::from_millis(750);
@@ -23,19 +27,19 @@ const LATE: Duration = Duration::from_millis(750);
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Accompanies a link from its opening to its end.
-pub(super) async fn attend(sessions: Arc<Sessions>, link: Arc<Link>) {
+pub(super) async fn attend(sessions: Arc<Sessions>, desk: Arc<Desk>, link: Arc<Link>) {
     let ready = tokio::time::timeout(READY_TIMEOUT, link.reached(Phase::Ready)).await;
     if ready.is_err() {
         return sessions.close(&link, "session not ready in time");
     }
     tokio::select! {
         () = link.reached(Phase::Closed) => {}
-        () = silence(&sessions, &link) => sessions.close(&link, "probes unanswered"),
+        () = silence(&sessions, &desk, &link) => sessions.close(&link, "probes unanswered"),
     }
 }
 
 /// Probes until the peer has been silent for too long.
-async fn silence(sessions: &Sessions, link: &Arc<Link>) {
+async fn silence(sessions: &Sessions, desk: &Desk, link: &Arc<Link>) {
     let mut ticks = raft::ticks::ticks(PROBE_EVERY);
     let mut ticked = Instant::now();
     let mut probes = FuturesUnordered::new();
@@ -50,7 +54,9 @@ async fn silence(sessions: &Sessions, link: &Arc<Link>) {
                     misses = 0;
                 }
                 ticked = Instant::now();
-                if moments.is_multiple_of(CALM) || !probes.is_empty() {
+                let speaks = || peer(link).is_some_and(|peer| desk.heard_within(peer, JUST_NOW));
+                let due = moments.is_multiple_of(ASKED_EVERY) || !probes.is_empty();
+                if due || !speaks() {
                     probes.push(Arc::clone(link).probe());
                 }
                 moments += 1;
@@ -69,4 +75,10 @@ async fn silence(sessions: &Sessions, link: &Arc<Link>) {
             }
         }
     }
+}
+
+/// The boot at the other end, once it is known.
+fn peer(link: &Link) -> Option<PeerId> {
+    let route = link.route.get()?;
+    Some(PeerId { node: link.node, incarnation: route.incarnation })
 }

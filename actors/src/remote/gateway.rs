@@ -98,6 +98,11 @@ impl Desk {
         Self { me, inbound, ages: Ages::new(started), places }
     }
 
+    /// Whether this boot of a peer sent anything in the last `span`.
+    pub(super) fn heard_within(&self, from: PeerId, span: Duration) -> bool {
+        self.ages.heard_within(from, span)
+    }
+
     /// Requests being worked on.
     pub(super) fn depth(&self) -> usize {
         INBOUND_MAX - self.places.available_permits()

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::population::Population;
 use super::{ASKED, KINDS, Plan};
 use crate::bare::Bare;
+use crate::cpu;
 use crate::figures::Figures;
 use crate::limits::{BODY, LEAD_IN, LINE};
 use crate::load::{Connection, request};
@@ -123,6 +124,7 @@ pub(super) async fn among(
 }
 
 async fn measure(plan: &Plan, skep: &Skep, arms: &mut [Arm]) -> Result<()> {
+    cpu::tell_idle("skep before the first window", &skep.pids()).await?;
     for arm in arms.iter() {
         arm.warm_up(plan.window()).await?;
     }
@@ -135,6 +137,7 @@ async fn measure(plan: &Plan, skep: &Skep, arms: &mut [Arm]) -> Result<()> {
             }
         }
     }
+    cpu::tell_idle("skep after the last one", &skep.pids()).await?;
     let mut table = Table::new(&[&["decisions"], HEAD.as_slice(), &["of axum"]].concat());
     let axum = arms[0].medians();
     for arm in arms.iter() {
