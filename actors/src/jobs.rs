@@ -211,7 +211,7 @@ impl State {
         waiting.tasks += self.again.len() as u32;
         waiting.documents += self.again.iter().map(documents).map(u64::from).sum::<u64>();
         if !self.again.is_empty() {
-            waiting.tenants = waiting.tenants.max(1);
+            waiting.weight = waiting.weight.max(1);
         }
         waiting
     }

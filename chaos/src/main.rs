@@ -19,8 +19,8 @@ use clap::{Parser, Subcommand};
 
 use report::Report;
 use scenarios::{
-    Run, concurrency, crash_all, crash_one, fair, fsync_order, grow, job_owner, month, move_kills, once,
-    rate, revoke, rolling, uneven,
+    Run, concurrency, crash_all, crash_one, fair, fsync_order, grow, job_owner, month, move_kills,
+    once, rate, revoke, rolling, uneven,
 };
 
 /// The figures of the continuous build, which has minutes.

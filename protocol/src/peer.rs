@@ -323,8 +323,8 @@ pub struct Slab {
 pub struct Waiting {
     pub tasks: u32,
     pub documents: u64,
-    /// Tenants that they are of.
-    pub tenants: u32,
+    /// The weights of the tenants that they are of, added up.
+    pub weight: u64,
 }
 
 /// What waits at the shards that a node owns; those where nothing waits are not named.

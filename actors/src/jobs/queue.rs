@@ -148,7 +148,7 @@ impl Queue {
                 let (all, documents) = lane.free;
                 waiting.tasks += tasks as u32;
                 waiting.documents += documents * tasks as u64 / all.max(1) as u64;
-                waiting.tenants += 1;
+                waiting.weight += tenant.weight();
             }
         }
         waiting

@@ -44,47 +44,72 @@ pub(super) fn comes_too_late(pace: Duration, others: &[Load], waiting: Waiting) 
     mine_s * task > all_s + theirs_s * task
 }
 
-/// Whose turn it is among the shards where tasks wait: each is asked in proportion to the tenants
-/// that wait there, so that one with many tasks cannot keep the others from their share.
+/// Whose turn it is among the shards where tasks wait: each gives documents in proportion to the
+/// weights of the tenants that wait there, so that one with many tasks cannot keep the others from
+/// their share.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// Tasks asked for, over tenants waiting, by shard.
-    asked: BTreeMap<GroupId, f64>,
+    /// Documents that a shard gave, over the weights of those who waited there then.
+    given: BTreeMap<GroupId, f64>,
 }
 
 impl Turns {
-    /// Divides some tasks among the shards. `near` breaks ties: what is here costs no message.
+    /// Divides some tasks among the shards that are `open`. `near` breaks ties: what is here costs no
+    /// message.
     pub(super) fn divide(
         &mut self,
         waiting: &BTreeMap<GroupId, Waiting>,
         tasks: usize,
+        open: impl Fn(&GroupId) -> bool,
         near: impl Fn(GroupId) -> u64,
     ) -> BTreeMap<GroupId, u32> {
-        self.asked.retain(|group, _| waiting.contains_key(group));
+        self.given.retain(|group, _| waiting.contains_key(group));
         // One that comes later starts level with the others: it has nothing to catch up.
-        let level = self.asked.values().copied().fold(f64::INFINITY, f64::min);
+        let level = self.given.values().copied().fold(f64::INFINITY, f64::min);
         let level = if level.is_finite() { level } else { 0.0 };
         for &group in waiting.keys() {
-            self.asked.entry(group).or_insert(level);
+            self.given.entry(group).or_insert(level);
         }
+        let mut turns: Vec<Turn> = waiting
+            .iter()
+            .filter(|(group, _)| open(group))
+            .map(|(&group, waiting)| Turn {
+                group,
+                given: self.given.get(&group).copied().unwrap_or(level),
+                near: near(group),
+                left: waiting.tasks,
+                cost: waiting.documents as f64
+                    / f64::from(waiting.tasks.max(1))
+                    / waiting.weight.max(1) as f64,
+            })
+            .collect();
         let mut shares: BTreeMap<GroupId, u32> = BTreeMap::new();
         for _ in 0..tasks {
-            let has_more = |group: &GroupId| {
-                waiting.get(group).map_or(0, |waiting| waiting.tasks)
-                    > shares.get(group).copied().unwrap_or(0)
-            };
-            let open = self.asked.iter().filter(|(group, _)| has_more(group));
-            let next = open
-                .min_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| near(**a).cmp(&near(**b))));
-            let Some((&group, _)) = next else { break };
-            *shares.entry(group).or_default() += 1;
-            let tenants = waiting.get(&group).map_or(1, |waiting| waiting.tenants.max(1));
-            if let Some(asked) = self.asked.get_mut(&group) {
-                *asked += 1.0 / f64::from(tenants);
-            }
+            let having = turns.iter_mut().filter(|turn| turn.left > 0);
+            let next = having.min_by(|a, b| a.given.total_cmp(&b.given).then(a.near.cmp(&b.near)));
+            let Some(next) = next else { break };
+            next.left -= 1;
+            next.given += next.cost;
+            *shares.entry(next.group).or_default() += 1;
         }
         shares
     }
+
+    /// A shard gave so many documents, of tenants of so much weight.
+    pub(super) fn had(&mut self, group: GroupId, documents: u64, weight: u64) {
+        if let Some(given) = self.given.get_mut(&group) {
+            *given += documents as f64 / weight.max(1) as f64;
+        }
+    }
+}
+
+/// What is looked at to divide.
+struct Turn {
+    group: GroupId,
+    given: f64,
+    near: u64,
+    left: u32,
+    cost: f64,
 }
 
 #[cfg(test)]
@@ -126,7 +151,7 @@ mod tests {
     #[test]
     fn a_slow_node_asks_for_nothing_when_others_are_done_sooner() {
         let others = [load(2, 0, 20_000), load(2, 0, 20_000)];
-        let waiting = |tasks| Waiting { tasks, documents: u64::from(tasks) * 20, tenants: 1 };
+        let waiting = |tasks| Waiting { tasks, documents: u64::from(tasks) * 20, weight: 1 };
         // Ten times as slow: 4 s for a task, in which the others do forty.
         let late = |tasks| comes_too_late(ms(200), &others, waiting(tasks));
         assert!(late(1) && late(35) && !late(37) && !late(1_000));
@@ -135,23 +160,49 @@ mod tests {
         assert!(!comes_too_late(ms(200), &[], waiting(1)));
     }
 
-    fn check(turns: &mut Turns, waiting: &[(u32, u32, u32)], tasks: usize, told: &[(u32, u32)]) {
-        let waiting = waiting.iter().map(|&(group, tasks, tenants)| {
-            (GroupId(group), Waiting { tasks, documents: u64::from(tasks), tenants })
+    /// Shards with tasks of one document and the weight of who waits there; all that is asked for is
+    /// given.
+    fn check(turns: &mut Turns, waiting: &[(u32, u32, u64)], tasks: usize, told: &[(u32, u32)]) {
+        let waiting = waiting.iter().map(|&(group, tasks, weight)| {
+            (GroupId(group), Waiting { tasks, documents: u64::from(tasks), weight })
         });
-        let shares = turns.divide(&waiting.collect(), tasks, |group| u64::from(group.0));
+        let waiting: BTreeMap<_, _> = waiting.collect();
+        let shares = turns.divide(&waiting, tasks, |_| true, |group| u64::from(group.0));
+        for (&group, &tasks) in &shares {
+            turns.had(group, u64::from(tasks), waiting[&group].weight);
+        }
         let told: BTreeMap<_, _> =
             told.iter().map(|&(group, tasks)| (GroupId(group), tasks)).collect();
         assert_eq!(shares, told);
     }
 
     #[test]
-    fn shards_are_asked_by_the_tenants_that_wait_there() {
+    fn shards_are_asked_by_the_weight_of_who_waits_there() {
         let mut turns = Turns::default();
         check(&mut turns, &[(1, 900, 1), (2, 9, 1)], 4, &[(1, 2), (2, 2)]);
         check(&mut turns, &[(1, 900, 1), (2, 1, 1)], 4, &[(1, 3), (2, 1)]);
         let mut turns = Turns::default();
         check(&mut turns, &[(1, 900, 3), (2, 9, 1)], 8, &[(1, 6), (2, 2)]);
+    }
+
+    #[test]
+    fn what_was_given_counts_and_one_that_is_asked_keeps_its_account() {
+        let mut turns = Turns::default();
+        let large = Waiting { tasks: 90, documents: 900, weight: 1 };
+        let small = Waiting { tasks: 90, documents: 90, weight: 1 };
+        let waiting = BTreeMap::from([(GroupId(1), large), (GroupId(2), small)]);
+        let near = |group: GroupId| u64::from(group.0);
+        let mut ask = |open: &[u32]| {
+            let open = |group: &GroupId| open.contains(&group.0);
+            let shares = turns.divide(&waiting, 1, open, near);
+            let (group, _) = shares.into_iter().next().unwrap();
+            turns.had(group, if group.0 == 1 { 10 } else { 1 }, 1);
+            group.0
+        };
+        assert_eq!(ask(&[1, 2]), 1);
+        assert_eq!(ask(&[2]), 2);
+        let next = [(); 10].map(|()| ask(&[1, 2]));
+        assert_eq!(next, [2, 2, 2, 2, 2, 2, 2, 2, 2, 1]);
     }
 
     #[test]

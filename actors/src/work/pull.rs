@@ -26,9 +26,17 @@ const PATIENCE: Duration = Duration::from_millis(500);
 struct Pull {
     runner: Runner,
     turns: Turns,
-    /// Tasks that each shard was asked for and when; one question at a time.
-    asked: BTreeMap<GroupId, (usize, Instant)>,
+    /// What each shard was asked for; one question at a time.
+    asked: BTreeMap<GroupId, Asked>,
     asks: FuturesUnordered<BoxFuture<'static, (GroupId, Answered)>>,
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    tasks: usize,
+    at: Instant,
+    /// Of the tenants that waited there then.
+    weight: u64,
 }
 
 /// Until the process ends.
@@ -52,28 +60,29 @@ pub(super) async fn run(runner: Runner) {
 impl Pull {
     /// When the next owner has had time enough.
     fn impatient(&self) -> Option<Instant> {
-        let due = self.asked.values().map(|(_, at)| *at + PATIENCE);
+        let due = self.asked.values().map(|asked| asked.at + PATIENCE);
         due.filter(|due| *due > Instant::now()).min()
     }
 
     fn ask(&mut self) {
         let board = self.runner.inner.workers.board();
-        let mut waiting = board.waiting();
+        let waiting = board.waiting();
         if waiting.is_empty() || !self.helps(&waiting) {
             return;
         }
-        let on_the_way = self.asked.values().filter(|(_, at)| at.elapsed() < PATIENCE);
-        let room = self.runner.room(on_the_way.map(|(tasks, _)| tasks).sum());
+        let on_the_way = self.asked.values().filter(|asked| asked.at.elapsed() < PATIENCE);
+        let room = self.runner.room(on_the_way.map(|asked| asked.tasks).sum());
         if room == 0 {
             return;
         }
-        waiting.retain(|group, _| !self.asked.contains_key(group));
         let me = self.runner.inner.me;
         // Nodes start at different shards, so that they do not all ask the same one.
         let distance = |group: GroupId| u64::from(group.0).wrapping_sub(me.node.0) % 1024;
         let near = |group| if board.is_own(group) { 0 } else { 1 + distance(group) };
-        for (group, tasks) in self.turns.divide(&waiting, room, near) {
-            self.asked.insert(group, (tasks as usize, Instant::now()));
+        let open = |group: &GroupId| !self.asked.contains_key(group);
+        for (group, tasks) in self.turns.divide(&waiting, room, open, near) {
+            let weight = waiting.get(&group).map_or(1, |waiting| waiting.weight);
+            self.asked.insert(group, Asked { tasks: tasks as usize, at: Instant::now(), weight });
             let router = self.runner.inner.router.clone();
             self.asks.push(Box::pin(async move {
                 let ask = Ask::Take { worker: me, tasks };
@@ -93,17 +102,19 @@ impl Pull {
         let all = waiting.values().fold(Waiting::default(), |all, more| Waiting {
             tasks: all.tasks + more.tasks,
             documents: all.documents + more.documents,
-            tenants: all.tenants + more.tenants,
+            weight: all.weight + more.weight,
         });
         !comes_too_late(inner.slots.pace(), &others, all)
     }
 
     fn answered(&mut self, group: GroupId, answered: Answered) {
-        self.asked.remove(&group);
+        let asked = self.asked.remove(&group);
         let board = self.runner.inner.workers.board();
         match answered {
             Ok(Answer::Tasks(tasks, left)) => {
                 board.correct(group, left);
+                let documents = tasks.iter().map(|task| u64::from(task.documents)).sum();
+                self.turns.had(group, documents, asked.map_or(1, |asked| asked.weight));
                 tasks.into_iter().for_each(|task| self.runner.take(task));
             }
             Ok(_) => board.correct(group, Waiting::default()),

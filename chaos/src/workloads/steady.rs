@@ -271,7 +271,10 @@ impl Seen {
     pub(crate) fn told(&self) -> String {
         let longest = self.longest.as_millis();
         let (answered, failed) = (self.answered, self.failed.len());
-        format!("{answered} answered, {failed} failed, longest wait {longest} ms ({})", self.longest_of)
+        format!(
+            "{answered} answered, {failed} failed, longest wait {longest} ms ({})",
+            self.longest_of
+        )
     }
 
     /// None failed; else the first of them.

@@ -167,7 +167,7 @@ fn no_more_of_a_tenant_runs_than_it_may() {
     bench.tenant(2, 1, Override::Plan);
     bench.submit(1, 1, &[16; 5], Wishes::default());
     bench.submit(2, 2, &[16; 2], Wishes::default());
-    let waiting = |tasks, documents, tenants| Waiting { tasks, documents, tenants };
+    let waiting = |tasks, documents, weight| Waiting { tasks, documents, weight };
     assert_eq!(bench.waiting(), waiting(4, 64, 2));
     let taken = bench.lease(9);
     assert_eq!(bench.waiting(), Waiting::default());
