@@ -1,6 +1,5 @@
-//! What many tenants cost: making them, the memory they take, a decision while they are held, the
-//! first touch of one, and a restart. Invariant: what is compared with an empty cluster was measured on
-//! this one, before the first tenant of the population was made.
+//! What many tenants cost: making them, the memory they take, a decision while they are held beside one
+//! of an empty cluster, the first touch of one, and a restart.
 
 mod catch_up;
 mod cold;
@@ -14,7 +13,6 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::bare::Bare;
 use crate::skep::{Limits, Skep};
 use crate::table::preamble;
 
@@ -80,15 +78,11 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     ensure!(plan.keys_per_tenant > 1, "the size of a key is that of a second one");
     let mut skep = Skep::start().await?;
     let few = Few::make(&skep).await?;
-    let bare = Bare::start(&few.body(&skep).await?).await?;
     let mut memory = Memory::default();
     let mut restarts = Restarts::default();
 
     restarts.measure("nothing", &mut skep, few.key()).await?;
     memory.look_fresh("nothing", &skep, None).await?;
-    let alone = decisions::alone(plan, &skep, &bare, &few).await?;
-    memory.look("decisions", &skep, None).await?;
-
     let mut population = Population::make(plan, &skep).await?;
     memory.look("making the tenants", &skep, Some(&population)).await?;
     restarts.measure("the tenants", &mut skep, few.key()).await?;
@@ -96,7 +90,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
 
     population.make_keys(plan, &skep).await?;
     memory.look("making the keys", &skep, Some(&population)).await?;
-    let wrong = decisions::among(plan, &skep, &bare, &few, &population, &alone).await?;
+    let wrong = decisions::run(plan, &skep, &few, &population).await?;
     cold::run(plan, &skep, &population).await?;
     memory.look("decisions", &skep, Some(&population)).await?;
     restarts.measure("tenants and keys", &mut skep, few.key()).await?;

@@ -1,6 +1,7 @@
 //! A node that was away until the logs did not reach back to it: it is sent the states of its groups, and
 //! what clients of a leader wait meanwhile is held against what they wait before.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,10 +23,12 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Entries of each group that are written while the node is away; twice what is kept behind a checkpoint.
 const BEHIND: usize = 2_000;
 const SHARDS: usize = 16;
-/// What is left of a log once it is purged: what is kept, and what was written since.
-const PURGED_ENTRIES: f64 = 1_600.0;
 const PURGED_WITHIN: Duration = Duration::from_secs(200);
 const SENT_WITHIN: Duration = Duration::from_secs(120);
+const APPLIED: &str = "skep_raft_applied_index";
+const LOG: &str = "skep_raft_log_entries";
+/// Without labels.
+const SENT: &str = "skep_raft_states_sent ";
 const POLL: Duration = Duration::from_millis(500);
 const RATIO_MAX: f64 = 2.0;
 const HEAD: [&str; 5] = ["scans of one leader", "scans", "p50 ms", "p99 ms", "max ms"];
@@ -43,10 +46,11 @@ pub(super) async fn run(plan: &Plan, skep: &mut Skep, population: &mut Populatio
         lead_in: Duration::ZERO,
         time,
     };
+    let held = by_group(&skep.metrics_of(VICTIM).await?, APPLIED);
     skep.kill(VICTIM).await?;
     skep.wait_led().await?;
     population.make_more(plan, skep, BEHIND * SHARDS).await?;
-    wait_purged(skep).await?;
+    wait_purged(skep, &held).await?;
     // What comes first pays for what is fetched once.
     offer(WINDOW).run().await?;
     let plain = offer(PLAIN).run().await?;
@@ -83,24 +87,33 @@ pub(super) async fn run(plan: &Plan, skep: &mut Skep, population: &mut Populatio
     skep.wait_spread().await
 }
 
-/// Waits until the logs of the nodes that live begin after what the dead one has.
-async fn wait_purged(skep: &Skep) -> Result<()> {
+/// Waits until the logs of the nodes that live begin after what the dead one holds of each group.
+async fn wait_purged(skep: &Skep, held: &BTreeMap<String, f64>) -> Result<()> {
     let begin = Instant::now();
     loop {
         let pages = pages(skep).await?;
-        let lengths = pages.iter().flat_map(|page| figures(page, "skep_raft_log_entries"));
-        let longest = lengths.fold(0.0, f64::max);
-        if longest < PURGED_ENTRIES {
-            return Ok(());
-        }
-        ensure!(begin.elapsed() < PURGED_WITHIN, "a log has {longest} entries still");
+        let reaches = pages.iter().flat_map(|page| {
+            let (applied, lengths) = (by_group(page, APPLIED), by_group(page, LOG));
+            let begins = lengths.into_iter().map(move |(group, length)| {
+                let applied = applied.get(&group).copied().unwrap_or_default();
+                (group, applied - length)
+            });
+            begins.filter(|(group, begins)| held.get(group).is_some_and(|held| begins < held))
+        });
+        let Some((group, begins)) = reaches.last() else { return Ok(()) };
+        ensure!(
+            begin.elapsed() < PURGED_WITHIN,
+            "the log of group {group} begins at {begins}, which the dead node has"
+        );
         tokio::time::sleep(POLL).await;
     }
 }
 
 async fn sent(skep: &Skep) -> Result<f64> {
     let pages = pages(skep).await?;
-    Ok(pages.iter().flat_map(|page| figures(page, "skep_raft_states_sent")).sum())
+    let values = pages.iter().flat_map(|page| page.lines());
+    let values = values.filter_map(|line| line.strip_prefix(SENT)?.trim().parse::<f64>().ok());
+    Ok(values.sum())
 }
 
 async fn pages(skep: &Skep) -> Result<Vec<String>> {
@@ -112,9 +125,11 @@ async fn pages(skep: &Skep) -> Result<Vec<String>> {
 }
 
 /// The values of a figure by group, the meta group left out.
-fn figures<'a>(page: &'a str, name: &'a str) -> impl Iterator<Item = f64> + 'a {
-    let shard = move |line: &&str| {
-        line.starts_with(name) && line.contains("{group=") && !line.contains("group=\"0\"")
+fn by_group(page: &str, name: &str) -> BTreeMap<String, f64> {
+    let value = |line: &str| {
+        let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+        let group = labels.strip_prefix("{group=\"")?.strip_suffix("\"}")?;
+        Some((group.to_owned(), value.parse().ok()?))
     };
-    page.lines().filter(shard).filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+    page.lines().filter_map(value).filter(|(group, _)| group != "0").collect()
 }

@@ -1,6 +1,6 @@
 //! A warm decision when few tenants are held, when many are held and few are asked for, and when the
-//! checks are spread over many. Windows in turn; with the empty cluster, whose windows were some time
-//! before, the ratios to bare axum are compared.
+//! checks are spread over many: of two clusters side by side, in turn, for what a machine gives changes
+//! from one minute to the next by more than what is looked for.
 
 mod arm;
 
@@ -24,6 +24,8 @@ use arm::Arm;
 
 /// Tenants of a kind that exist before all others.
 const FEW: usize = 10;
+/// Contestants of a kind.
+const ARMS: usize = 3;
 /// What flat means.
 const FLAT: f64 = 0.10;
 /// Nodes look for slabs that went unused twice a second.
@@ -68,76 +70,64 @@ impl Few {
     }
 }
 
-/// Bare axum, then few of each kind in the empty cluster.
-pub(super) async fn alone(
+/// Bare axum, few of an empty cluster, and few and many of the one that holds the population. Gives
+/// what went wrong: the rest of a long run is worth hearing all the same.
+pub(super) async fn run(
     plan: &Plan,
     skep: &Skep,
-    bare: &Bare,
-    few: &Few,
-) -> Result<Vec<Medians>> {
-    let mut arms = vec![Arm::axum(plan, bare)];
-    for (kind, keys) in &few.keys {
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        arms.push(Arm::of_skep(plan, skep, *kind, &keys, FEW * KINDS.len()));
-    }
-    measure(plan, skep, &mut arms).await?;
-    let complaint = arms.iter().find_map(Arm::complaint);
-    ensure!(complaint.is_none(), "{}", complaint.unwrap_or_default());
-    Ok(arms.iter().map(Arm::medians).collect())
-}
-
-/// The same beside checks that are spread over the population. Gives what went wrong: the rest of a
-/// long run is worth hearing all the same.
-pub(super) async fn among(
-    plan: &Plan,
-    skep: &Skep,
-    bare: &Bare,
     few: &Few,
     population: &Population,
-    alone: &[Medians],
 ) -> Result<Option<String>> {
-    let mut arms = vec![Arm::axum(plan, bare)];
-    for (kind, keys) in &few.keys {
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let empty = Skep::start().await?;
+    let alone = Few::make(&empty).await?;
+    let bare = Bare::start(&alone.body(&empty).await?).await?;
+    let mut arms = vec![Arm::axum(plan, &bare)];
+    for ((kind, alone), (_, few)) in alone.keys.iter().zip(&few.keys) {
+        let [alone, few] =
+            [alone, few].map(|keys| keys.iter().map(String::as_str).collect::<Vec<_>>());
         let mut many = population.first_keys(*kind);
         many.truncate(plan.spread());
-        for keys in [&keys, &many] {
-            arms.push(Arm::of_skep(plan, skep, *kind, keys, population.tenants()));
+        arms.push(Arm::of_skep(plan, &empty, *kind, &alone, FEW * KINDS.len()));
+        for keys in [few, many] {
+            arms.push(Arm::of_skep(plan, skep, *kind, &keys, population.tenants()));
         }
     }
-    measure(plan, skep, &mut arms).await?;
-    let axum = arms[0].medians();
-    for (i, (kind, _)) in few.keys.iter().enumerate() {
-        let (asked, spread) = (arms[2 * i + 1].medians(), arms[2 * i + 2].medians());
-        let (was, is) = (beside(&alone[i + 1], &alone[0]), beside(&asked, &axum));
-        let held = (is.0 / was.0, is.1 / was.1);
+    measure(plan, &[&empty, skep], &mut arms).await?;
+    for ((kind, _), arms) in few.keys.iter().zip(arms[1..].chunks(ARMS)) {
+        let [alone, asked, spread] = [0, 1, 2].map(|i| arms[i].medians());
+        let held = beside(&asked, &alone);
         tell_flat(&format!("{}, few asked: many held beside none", kind.name()), held);
         let spread = beside(&spread, &asked);
         tell_flat(&format!("{}, many held: checks spread beside few asked", kind.name()), spread);
     }
-    for arm in arms.iter().filter(|arm| arm.takes_slabs) {
+    for arm in arms.iter().filter(|arm| arm.takes_slabs).skip(1) {
         let proposals = arm.proposals(skep, plan.window()).await?;
         quiet(skep).await?;
         line(&format!("proposals a check: {proposals:.4}, {}", arm.name));
     }
+    empty.stop().await?;
     Ok(arms.iter().find_map(Arm::complaint))
 }
 
-async fn measure(plan: &Plan, skep: &Skep, arms: &mut [Arm]) -> Result<()> {
-    cpu::tell_idle("skep before the first window", &skep.pids()).await?;
+async fn measure(plan: &Plan, clusters: &[&Skep], arms: &mut [Arm]) -> Result<()> {
     for arm in arms.iter() {
         arm.warm_up(plan.window()).await?;
+    }
+    for skep in clusters {
+        quiet(skep).await?;
+        cpu::tell_idle("skep before the windows", &skep.pids()).await?;
     }
     for _ in 0..plan.rounds {
         for arm in arms.iter_mut() {
             let sample = arm.window(LEAD_IN, plan.window()).await?;
             arm.windows.push(sample);
             if arm.takes_slabs {
-                quiet(skep).await?;
+                for skep in clusters {
+                    quiet(skep).await?;
+                }
             }
         }
     }
-    cpu::tell_idle("skep after the last one", &skep.pids()).await?;
     let mut table = Table::new(&[&["decisions"], HEAD.as_slice(), &["of axum"]].concat());
     let axum = arms[0].medians();
     for arm in arms.iter() {
