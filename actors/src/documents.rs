@@ -62,18 +62,19 @@ pub fn provenance(identity: &ModelIdentity, content: &str) -> Provenance {
 /// The record of one document.
 #[must_use]
 pub fn record(
-    document: &Document,
+    id: String,
+    content: &str,
     scanned: Scanned,
     attempt: u32,
     identity: &ModelIdentity,
 ) -> Record {
-    let provenance = provenance(identity, &document.content);
+    let provenance = provenance(identity, content);
     let (status, verdict, error) = match scanned {
         Ok(found) => ("done", Some(verdict(found)), None),
         Err(why) => ("failed", None, Some(why)),
     };
     Record {
-        doc_id: document.id.clone(),
+        doc_id: id,
         status: status.to_owned(),
         verdict,
         attempt,

@@ -25,6 +25,7 @@ pub mod slots;
 pub mod standing;
 pub mod system;
 mod tenants;
+pub mod texts;
 pub mod vitals;
 pub mod work;
 

@@ -415,7 +415,7 @@ impl Inbound for Gate {
                     tokio::spawn(asked).await.unwrap_or(ReplyFrame::Internal)
                 }
                 KIND_SCAN => match codec::decode(&envelope.payload) {
-                    Ok(texts) => scans::answer(gate.scans.scan_for(texts).await),
+                    Ok(question) => scans::answer(gate.scans.scan_for(question).await),
                     Err(_) => ReplyFrame::Internal,
                 },
                 KIND_SIGN => match codec::decode(&envelope.payload) {

@@ -15,11 +15,12 @@ use tracing::{debug, info, warn};
 
 use crate::ask::AskError;
 use crate::blobs::Blobs;
-use crate::documents::{self, Document};
+use crate::documents;
 use crate::figures::figures;
 use crate::jobs::Workers;
 use crate::router::Router;
 use crate::slots::{Scanned, SlotError, Slots};
+use crate::texts::Texts;
 
 mod credit;
 mod pull;
@@ -182,10 +183,10 @@ impl Runner {
         let input = blobs.get(group, task.tenant, task.input).await.map_err(text)?;
         let documents = documents::read(&input).map_err(text)?;
         drop(input);
-        let texts = |chunk: &[Document]| chunk.iter().map(|one| one.content.clone()).collect();
-        let chunks: Vec<Vec<String>> =
-            documents.chunks(self.chunk_documents()).map(texts).collect();
-        let scans = chunks.into_iter().map(|texts| async move {
+        let (ids, texts): (Vec<_>, Vec<_>) =
+            documents.into_iter().map(|document| (document.id, document.content)).unzip();
+        let texts = Texts::from(texts);
+        let scans = texts.parts(self.chunk_documents()).map(|texts| async move {
             let documents = texts.len() as u32;
             // From here on the slots count them.
             if !self.change(task, |held| held.waiting = held.waiting.saturating_sub(documents)) {
@@ -197,15 +198,16 @@ impl Runner {
         });
         let scans = futures::stream::iter(scans).buffered(CHUNKS_AT_ONCE);
         let scanned: Vec<Vec<Scanned>> = scans.try_collect().await?;
-        let mut records = Vec::with_capacity(documents.len());
+        let mut records = Vec::with_capacity(ids.len());
         let (mut done, mut tokens) = (0, 0);
         let identity = self.inner.slots.identity();
-        for (document, scanned) in documents.iter().zip(scanned.into_iter().flatten()) {
+        let scanned = scanned.into_iter().flatten();
+        for ((id, text), scanned) in ids.into_iter().zip(texts.iter()).zip(scanned) {
             if scanned.is_ok() {
                 done += 1;
-                tokens += documents::words(&document.content);
+                tokens += documents::words(text);
             }
-            records.push(documents::record(document, scanned, task.attempt, identity));
+            records.push(documents::record(id, text, scanned, task.attempt, identity));
         }
         let failed = records.len() as u32 - done;
         timer.observe_duration();
@@ -213,7 +215,7 @@ impl Runner {
         Ok(TaskResult { output: output.map_err(text)?, done, failed, cached: 0, tokens })
     }
 
-    async fn scan(&self, texts: Vec<String>) -> Result<Vec<Scanned>, NotRun> {
+    async fn scan(&self, texts: Texts) -> Result<Vec<Scanned>, NotRun> {
         loop {
             match self.inner.slots.scan(texts.clone()).await {
                 Ok(scanned) => return Ok(scanned),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use actors::documents::{self, words};
 use actors::slots::{Scanned, SlotError};
+use actors::texts::Texts;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -198,7 +199,7 @@ async fn admit_and_scan(
     let command = Command::Scan { documents, tokens, payer };
     let command = protocol::Command::Usage(caller.tenant, command);
     let admitted = app.propose(caller.tenant, command, wish, None, StatusCode::OK);
-    let scored = score(app, texts);
+    let scored = score(app, texts.into());
     let (admitted, scored) = tokio::join!(admitted, scored);
     let written = admitted?.written()?;
     // It is committed and counted: whoever asks again with its Idempotency-Key pays no more.
@@ -206,10 +207,10 @@ async fn admit_and_scan(
     Ok((written, scored))
 }
 
-async fn score(app: &App, texts: Vec<String>) -> Result<Scores, Problem> {
+async fn score(app: &App, texts: Texts) -> Result<Scores, Problem> {
     let (slots, scans) = (&app.system.slots, &app.system.scans);
-    let chunks: Vec<Vec<String>> = texts.chunks(CHUNK_DOCUMENTS).map(<[String]>::to_vec).collect();
-    let waiting = futures::stream::iter(chunks.into_iter().map(|chunk| scans.scan(chunk)));
+    let waiting = texts.parts(CHUNK_DOCUMENTS).map(|part| scans.scan(part));
+    let waiting = futures::stream::iter(waiting);
     let placed: Vec<_> = waiting.buffered(CHUNKS_AT_ONCE).collect().await;
     let placed: Result<Vec<_>, _> = placed.into_iter().collect();
     let placed = placed.map_err(|error| match error {
@@ -219,7 +220,7 @@ async fn score(app: &App, texts: Vec<String>) -> Result<Scores, Problem> {
     let nodes = placed.iter().map(|placed| placed.node).collect();
     let scanned = placed.into_iter().flat_map(|placed| placed.scanned);
     let identity = slots.identity();
-    let score = |(text, scanned): (&String, Scanned)| {
+    let score = |(text, scanned): (&str, Scanned)| {
         // A text that the model cannot score is a defect; it must not pass as harmless.
         let verdict = scanned.map_err(|_| Problem::new(Code::Internal))?;
         Ok((documents::verdict(verdict), documents::provenance(identity, text)))

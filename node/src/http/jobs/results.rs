@@ -117,7 +117,8 @@ async fn load(
     let documents = documents::read(&content).map_err(std::io::Error::other)?;
     let identity = app.system.slots.identity();
     let failed = |document: &documents::Document| {
-        documents::record(document, Err(why.clone()), attempt, identity)
+        let (id, content) = (document.id.clone(), &document.content);
+        documents::record(id, content, Err(why.clone()), attempt, identity)
     };
     Ok(documents::lines(&documents.iter().map(failed).collect::<Vec<_>>()))
 }
