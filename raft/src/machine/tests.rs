@@ -148,7 +148,12 @@ fn revoke(id: u32) -> Command {
 fn scan(documents: u32) -> Command {
     Command::Usage(
         ACME,
-        usage::Command::Scan { documents, tokens: 10 * u64::from(documents), payer: PAYER },
+        usage::Command::Scan {
+            documents,
+            cached: usage::Cached::default(),
+            tokens: 10 * u64::from(documents),
+            payer: PAYER,
+        },
     )
 }
 
