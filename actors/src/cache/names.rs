@@ -31,7 +31,7 @@ impl Key {
     }
 }
 
-#[expect(clippy::derived_hash_with_manual_eq, reason = "eight bytes of a keyed digest are enough")]
+/// Eight bytes of a keyed digest are enough.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.bits());

@@ -75,9 +75,10 @@ async fn propose(
     once: Option<Once>,
     note: Option<Box<Note>>,
 ) -> Answered {
-    let cancelled = match &command {
-        protocol::Command::Job(tenant, Command::Cancel { job }) => Some((*tenant, *job)),
-        _ => None,
+    let cancelled = if let protocol::Command::Job(tenant, Command::Cancel { job }) = &command {
+        Some((*tenant, *job))
+    } else {
+        None
     };
     // Cancelled again it is as it was.
     let cancelled = cancelled.filter(|&(tenant, job)| {
