@@ -1,13 +1,15 @@
 //! Documents and results as blobs hold them: one JSON object per line.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use protocol::Digest;
 use protocol::wire::jobs::Record;
 use protocol::wire::scan::{Provenance, Signals, Span, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::blobs::sha256;
+use crate::cache::Scored;
 use crate::inference::{self, ModelIdentity, Severity};
-use crate::slots::Scanned;
 
 /// A document of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,39 +48,40 @@ pub fn read(blob: &[u8]) -> Result<Vec<Document>, BadLine> {
     blob.split(|&byte| byte == b'\n').enumerate().filter(filled).map(parse).collect()
 }
 
-/// What made a result.
-#[must_use]
-pub fn provenance(identity: &ModelIdentity, content: &str) -> Provenance {
-    let ModelIdentity { name, version, sha256: model, engine, engine_version, precision } =
-        identity;
-    Provenance {
-        model: format!("{name}@{version} sha256:{model}"),
-        engine: format!("{engine} {engine_version} {precision}"),
-        cached: false,
-        sha256: sha256(content.as_bytes()).to_string(),
-    }
+/// What makes results, as they name it.
+#[derive(Clone, Debug)]
+pub struct Maker {
+    model: Arc<str>,
+    engine: Arc<str>,
 }
 
-/// The record of one document.
-#[must_use]
-pub fn record(
-    document: &Document,
-    scanned: Scanned,
-    attempt: u32,
-    identity: &ModelIdentity,
-) -> Record {
-    let provenance = provenance(identity, &document.content);
-    let (status, verdict, error) = match scanned {
-        Ok(found) => ("done", Some(verdict(found)), None),
-        Err(why) => ("failed", None, Some(why)),
-    };
-    Record {
-        doc_id: document.id.clone(),
-        status: status.to_owned(),
-        verdict,
-        attempt,
-        provenance,
-        error,
+impl Maker {
+    /// A model on its engine.
+    #[must_use]
+    pub fn new(identity: &ModelIdentity) -> Self {
+        let ModelIdentity { name, version, sha256, engine, engine_version, precision } = identity;
+        Self {
+            model: format!("{name}@{version} sha256:{sha256}").into(),
+            engine: format!("{engine} {engine_version} {precision}").into(),
+        }
+    }
+
+    /// What a result of the text with this SHA-256 says of itself.
+    #[must_use]
+    pub fn provenance(&self, sha256: Digest, cached: bool) -> Provenance {
+        let (model, engine) = (Arc::clone(&self.model), Arc::clone(&self.engine));
+        Provenance { model, engine, cached, sha256: sha256.to_string() }
+    }
+
+    /// The record of one document.
+    #[must_use]
+    pub fn record(&self, id: String, scored: Scored, attempt: u32) -> Record {
+        let provenance = self.provenance(scored.sha256, scored.cached);
+        let (status, verdict, error) = match scored.result {
+            Ok(entry) => ("done", Some(entry.verdict), None),
+            Err(why) => ("failed", None, Some(why)),
+        };
+        Record { doc_id: id, status: status.to_owned(), verdict, attempt, provenance, error }
     }
 }
 

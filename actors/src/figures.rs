@@ -60,6 +60,8 @@ pub struct Figures {
     pub audit_signatures: IntCounter,
     /// Calls without a credential that counts.
     pub auth_failures: IntCounter,
+    /// Of the result cache.
+    pub cache: CacheFigures,
     /// Of the grants.
     pub grants: GrantFigures,
     /// Of backups.
@@ -99,6 +101,41 @@ impl BackupFigures {
     /// A complete backup was found that was begun then.
     pub fn seen(&self, began_ms: u64) {
         self.last.set((began_ms / 1000) as i64);
+    }
+}
+
+/// Counters of the result cache. Totals alone: a tenant in a label would tell of another's documents.
+#[derive(Debug)]
+pub struct CacheFigures {
+    hits: IntCounterVec,
+    /// Results out of this node's memory,
+    pub memory: IntCounter,
+    /// out of what another node has,
+    pub node: IntCounter,
+    /// out of this node's disk,
+    pub disk: IntCounter,
+    /// and those that another request computed meanwhile.
+    pub flight: IntCounter,
+    /// Texts that were computed.
+    pub misses: IntCounter,
+    /// Times that the disk's part was deleted and begun anew.
+    pub rebuilds: IntCounter,
+}
+
+impl CacheFigures {
+    fn new() -> Self {
+        let hits = counters("cache_hits_total", "Results found, by where", "cache_type");
+        let [memory, node, disk, flight] =
+            ["memory", "node", "disk", "flight"].map(|of| hits.with_label_values(&[of]));
+        Self {
+            hits,
+            memory,
+            node,
+            disk,
+            flight,
+            misses: counter("cache_misses_total", "Texts that were computed"),
+            rebuilds: counter("cache_rebuilds_total", "Times that the cache on disk began anew"),
+        }
     }
 }
 
@@ -178,6 +215,7 @@ impl Figures {
             audit_uncounted: counter("audit_calls_lost_total", "Calls that could not be written"),
             audit_signatures: counter("audit_signatures_total", "Heads of chains signed"),
             auth_failures: counter("auth_failures_total", "Calls without a credential that counts"),
+            cache: CacheFigures::new(),
             grants: GrantFigures::new(),
             backup: BackupFigures::new(),
         }
@@ -205,6 +243,9 @@ impl Figures {
             Box::new(self.audit_uncounted.clone()),
             Box::new(self.audit_signatures.clone()),
             Box::new(self.auth_failures.clone()),
+            Box::new(self.cache.hits.clone()),
+            Box::new(self.cache.misses.clone()),
+            Box::new(self.cache.rebuilds.clone()),
             Box::new(self.grants.hits.clone()),
             Box::new(self.grants.misses.clone()),
             Box::new(self.grants.decisions.clone()),

@@ -1,12 +1,13 @@
 //! Who does it: the owners of shards, the way to them, inference, blobs.
 //!
-//! ractor, `object_store`, ort and rten are named in this crate and nowhere else.
+//! ractor, `object_store`, ort, rten and sled are named in this crate and nowhere else.
 
 pub mod ask;
 pub mod audit;
 pub mod backup;
 pub mod blobs;
 pub mod bounded;
+pub mod cache;
 pub mod calendar;
 pub mod clock;
 pub mod documents;
@@ -25,6 +26,7 @@ pub mod slots;
 pub mod standing;
 pub mod system;
 mod tenants;
+pub mod texts;
 pub mod vitals;
 pub mod work;
 

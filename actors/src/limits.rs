@@ -91,6 +91,7 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Jobs { .. }
         | Ask::FindJobs { .. }
         | Ask::Queue(_)
+        | Ask::Events(..)
         | Ask::Failed { .. }
         | Ask::Finished { .. }
         | Ask::Running { .. }

@@ -19,9 +19,10 @@ use crate::inference::ModelIdentity;
 use crate::jobs::{Load, Workers};
 use crate::remote::{Envelope, PAYLOAD_MAX, PAYLOAD_NORMAL_MAX, PeerTransport, ReplyFrame};
 use crate::slots::{Scanned, SlotError, Slots};
+use crate::texts::Texts;
 use crate::work::Runner;
 
-/// Envelope kind: [`Texts`], answered with their verdicts, or with nothing by a node that declines.
+/// Envelope kind: [`Question`], answered with their verdicts, or with nothing by a node that declines.
 pub(crate) const KIND_SCAN: u16 = 9;
 /// By how much another node must be sooner: the way there, and what its word is behind.
 const FAVOUR_S: f64 = 0.05;
@@ -30,7 +31,7 @@ const SLACK: Duration = Duration::from_millis(500);
 
 /// Texts on their way to another node's slots.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Texts {
+pub(crate) struct Question {
     /// The model that is to score them.
     identity: ModelIdentity,
     texts: Vec<String>,
@@ -83,12 +84,13 @@ impl Scans {
     }
 
     /// Scores texts where they are done soonest, as far as that is known here.
-    pub async fn scan(&self, texts: Vec<String>) -> Result<Placed, SlotError> {
+    pub async fn scan(&self, texts: Texts) -> Result<Placed, SlotError> {
         let Inner { me, slots, .. } = &*self.inner;
         let mut place = "here";
         if let Some((node, drain_s)) = self.better() {
-            let texts = Texts { identity: slots.identity().clone(), texts: texts.clone() };
-            if let Some(scanned) = self.elsewhere(node, drain_s, texts).await {
+            let texts = texts.iter().map(str::to_owned).collect();
+            let question = Question { identity: slots.identity().clone(), texts };
+            if let Some(scanned) = self.elsewhere(node, drain_s, question).await {
                 figures().scans_placed.with_label_values(&["elsewhere"]).inc();
                 return Ok(Placed { scanned, node });
             }
@@ -99,12 +101,12 @@ impl Scans {
     }
 
     /// Scores texts that came from another node.
-    pub(crate) async fn scan_for(&self, texts: Texts) -> Option<Vec<Scanned>> {
+    pub(crate) async fn scan_for(&self, question: Question) -> Option<Vec<Scanned>> {
         let slots = &self.inner.slots;
-        if texts.identity != *slots.identity() {
+        if question.identity != *slots.identity() {
             return None;
         }
-        slots.scan(texts.texts).await.ok()
+        slots.scan(question.texts.into()).await.ok()
     }
 
     /// Another node that is done sooner than this one.
@@ -136,11 +138,16 @@ impl Scans {
         better
     }
 
-    async fn elsewhere(&self, node: NodeId, drain_s: f64, texts: Texts) -> Option<Vec<Scanned>> {
+    async fn elsewhere(
+        &self,
+        node: NodeId,
+        drain_s: f64,
+        question: Question,
+    ) -> Option<Vec<Scanned>> {
         let Inner { slots, transport, next, .. } = &*self.inner;
         let transport = transport.get()?;
-        let count = texts.texts.len();
-        let payload = codec::encode(&texts).ok()?;
+        let count = question.texts.len();
+        let payload = codec::encode(&question).ok()?;
         if payload.len() > PAYLOAD_NORMAL_MAX {
             // It would hold up what is small and urgent.
             return None;

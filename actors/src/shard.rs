@@ -159,6 +159,7 @@ impl Mailboxes {
             | Ask::Jobs { .. }
             | Ask::FindJobs { .. }
             | Ask::Queue(_)
+            | Ask::Events(..)
             | Ask::Finished { .. }
             | Ask::Failed { .. }
             | Ask::Running { .. }

@@ -13,6 +13,7 @@ use tracing::{error, warn};
 use crate::bounded::{BoundedRef, Counted, NotSent, Slot};
 use crate::figures::figures;
 use crate::inference::{ModelIdentity, Scanner, Verdict};
+use crate::texts::Texts;
 
 /// Batches that wait for one slot; beyond it a caller is told at once.
 const BATCHES_MAX: usize = 64;
@@ -34,7 +35,7 @@ pub enum SlotError {
 /// Documents for one slot. Dropped before it runs when nobody waits for it any more.
 #[derive(Debug)]
 pub struct Batch {
-    texts: Vec<String>,
+    texts: Texts,
     reply: oneshot::Sender<Vec<Scanned>>,
     _counted: Documents,
 }
@@ -77,7 +78,7 @@ impl Slots {
     }
 
     /// Scans texts on the slot with the shortest queue; one outcome per text, in order.
-    pub async fn scan(&self, texts: Vec<String>) -> Result<Vec<Scanned>, SlotError> {
+    pub async fn scan(&self, texts: Texts) -> Result<Vec<Scanned>, SlotError> {
         let (reply, scanned) = oneshot::channel();
         let live =
             self.slots.iter().filter(|slot| slot.actor().get_status() < ActorStatus::Stopping);
@@ -259,8 +260,8 @@ fn hold(delay: Duration) {
 }
 
 /// All at once; when that fails, one by one, so that a bad document fails alone.
-fn scan(scanner: &Scanner, texts: &[String]) -> Vec<Scanned> {
-    let all: Vec<&str> = texts.iter().map(String::as_str).collect();
+fn scan(scanner: &Scanner, texts: &Texts) -> Vec<Scanned> {
+    let all: Vec<&str> = texts.iter().collect();
     let timer = figures().inference_seconds.start_timer();
     let together = guarded(scanner, &all);
     timer.observe_duration();

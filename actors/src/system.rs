@@ -29,6 +29,7 @@ use crate::audit::{self, KIND_SIGN, Signer};
 use crate::backup::{Backups, KIND_BACKUP};
 use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
+use crate::cache::{Cache, KIND_CACHE};
 use crate::grants::{Grants, KIND_RECALL};
 use crate::jobs::board::KIND_BACKLOG;
 use crate::jobs::workers::KIND_LOAD;
@@ -61,6 +62,7 @@ pub struct System {
     pub workers: Workers,
     pub slots: Slots,
     pub blobs: Blobs,
+    pub cache: Cache,
     pub runner: Runner,
     pub scans: Scans,
     pub grants: Grants,
@@ -85,14 +87,15 @@ impl System {
         router: Router,
         workers: Workers,
         slots: Slots,
-        blobs: Blobs,
+        (blobs, cache): (Blobs, Cache),
         signer: Signer,
         backups: Backups,
     ) -> Result<Self, ActorProcessingErr> {
         let identity = host.peers().identity();
         let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
         let (ways, others) = (router.clone(), workers.clone());
-        let runner = Runner::start(me, slots.clone(), blobs.clone(), ways, others);
+        let stores = (blobs.clone(), cache.clone());
+        let runner = Runner::start(me, slots.clone(), stores, ways, others);
         let scans = Scans::new(me.node, slots.clone(), runner.clone(), workers.clone());
         let (fail, failed) = watch::channel(false);
         let grants = Grants::new(me);
@@ -112,6 +115,7 @@ impl System {
             workers,
             slots,
             blobs,
+            cache,
             runner,
             scans,
             grants,
@@ -131,6 +135,7 @@ impl System {
         self.router.set_transport(Arc::clone(transport));
         self.workers.set_transport(Arc::clone(transport));
         self.scans.set_transport(Arc::clone(transport));
+        self.cache.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
         self.backups.set_transport(Arc::clone(transport));
         tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
@@ -360,6 +365,7 @@ pub struct Gate {
     router: Router,
     workers: Workers,
     scans: Scans,
+    cache: Cache,
     grants: Grants,
     ward: Ward,
     backups: Backups,
@@ -375,6 +381,7 @@ impl Gate {
             router: system.router.clone(),
             workers: system.workers.clone(),
             scans: system.scans.clone(),
+            cache: system.cache.clone(),
             grants: system.grants.clone(),
             ward: system.ward.clone(),
             backups: system.backups.clone(),
@@ -415,9 +422,10 @@ impl Inbound for Gate {
                     tokio::spawn(asked).await.unwrap_or(ReplyFrame::Internal)
                 }
                 KIND_SCAN => match codec::decode(&envelope.payload) {
-                    Ok(texts) => scans::answer(gate.scans.scan_for(texts).await),
+                    Ok(question) => scans::answer(gate.scans.scan_for(question).await),
                     Err(_) => ReplyFrame::Internal,
                 },
+                KIND_CACHE => gate.cache.answer(&envelope.payload).await,
                 KIND_SIGN => match codec::decode(&envelope.payload) {
                     Ok(head) => {
                         let group = GroupId(envelope.shard);
@@ -453,6 +461,9 @@ impl Inbound for Gate {
                 Err(error) => debug!(%error, "vitals of a peer not understood"),
             }
             return;
+        }
+        if envelope.kind == KIND_CACHE {
+            return self.cache.take(&envelope.payload);
         }
         if envelope.kind == KIND_BACKLOG {
             match codec::decode(&envelope.payload) {

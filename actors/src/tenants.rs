@@ -132,6 +132,7 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
         | Ask::Jobs { .. }
         | Ask::FindJobs { .. }
         | Ask::Queue(_)
+        | Ask::Events(..)
         | Ask::Failed { .. }
         | Ask::Finished { .. }
         | Ask::Running { .. }

@@ -15,11 +15,13 @@ use tracing::{debug, info, warn};
 
 use crate::ask::AskError;
 use crate::blobs::Blobs;
-use crate::documents::{self, Document};
+use crate::cache::{Cache, Names, Scored, Tally, Whose};
+use crate::documents;
 use crate::figures::figures;
 use crate::jobs::Workers;
 use crate::router::Router;
 use crate::slots::{Scanned, SlotError, Slots};
+use crate::texts::Texts;
 
 mod credit;
 mod pull;
@@ -57,6 +59,7 @@ struct Inner {
     me: Worker,
     slots: Slots,
     blobs: Blobs,
+    cache: Cache,
     router: Router,
     workers: Workers,
     running: Mutex<BTreeMap<Key, Held>>,
@@ -81,11 +84,17 @@ struct Held {
 impl Runner {
     /// Fetches work from now on, when there is any.
     #[must_use]
-    pub fn start(me: Worker, slots: Slots, blobs: Blobs, router: Router, workers: Workers) -> Self {
+    pub fn start(
+        me: Worker,
+        slots: Slots,
+        (blobs, cache): (Blobs, Cache),
+        router: Router,
+        workers: Workers,
+    ) -> Self {
         let running = Mutex::default();
         let turns = Semaphore::new(TURNS_PER_SLOT * slots.settings().slots.max(1));
         let emptied = Notify::new();
-        let inner = Inner { me, slots, blobs, router, workers, running, turns, emptied };
+        let inner = Inner { me, slots, blobs, cache, router, workers, running, turns, emptied };
         let runner = Self { inner: Arc::new(inner) };
         tokio::spawn(runner.clone().report());
         tokio::spawn(pull::run(runner.clone()));
@@ -182,10 +191,49 @@ impl Runner {
         let input = blobs.get(group, task.tenant, task.input).await.map_err(text)?;
         let documents = documents::read(&input).map_err(text)?;
         drop(input);
-        let texts = |chunk: &[Document]| chunk.iter().map(|one| one.content.clone()).collect();
-        let chunks: Vec<Vec<String>> =
-            documents.chunks(self.chunk_documents()).map(texts).collect();
-        let scans = chunks.into_iter().map(|texts| async move {
+        let (ids, texts): (Vec<_>, Vec<_>) =
+            documents.into_iter().map(|document| (document.id, document.content)).unzip();
+        let scored = self.score(task, texts.into()).await?;
+        let maker = documents::Maker::new(self.inner.slots.identity());
+        let mut result =
+            TaskResult { output: task.input, done: 0, failed: 0, cached: 0, tokens: 0 };
+        let mut records = Vec::with_capacity(ids.len());
+        for (id, scored) in ids.into_iter().zip(scored) {
+            match &scored.result {
+                Ok(entry) => {
+                    result.done += 1;
+                    result.cached += u32::from(scored.cached);
+                    result.tokens += entry.words;
+                }
+                Err(_) => result.failed += 1,
+            }
+            records.push(maker.record(id, scored, task.attempt));
+        }
+        timer.observe_duration();
+        let output = blobs.put(group, task.tenant, documents::lines(&records)).await;
+        Ok(TaskResult { output: output.map_err(text)?, ..result })
+    }
+
+    /// One outcome per text: what is known of it, or what the slots say.
+    async fn score(&self, task: Assignment, texts: Texts) -> Result<Vec<Scored>, NotRun> {
+        let Inner { slots, cache, router, .. } = &*self.inner;
+        let pepper = router.pepper().ok_or_else(|| text("the cluster map is not known"))?;
+        let whose = Whose::of(task.tenant, task.shares_cache);
+        let names = Names::new(&pepper, whose, slots.identity());
+        let tell = |tally: Tally| {
+            let hits = tally.cached.count();
+            self.change(task, |held| {
+                held.waiting = held.waiting.saturating_sub(hits);
+                held.left = held.left.saturating_sub(hits);
+            });
+            std::future::ready(())
+        };
+        let compute = |texts: Texts| self.compute(task, texts);
+        cache.score(&names, &texts, slots.pace(), compute, tell).await.0
+    }
+
+    async fn compute(&self, task: Assignment, texts: Texts) -> Result<Vec<Scanned>, NotRun> {
+        let scans = texts.parts(self.chunk_documents()).map(|texts| async move {
             let documents = texts.len() as u32;
             // From here on the slots count them.
             if !self.change(task, |held| held.waiting = held.waiting.saturating_sub(documents)) {
@@ -197,23 +245,10 @@ impl Runner {
         });
         let scans = futures::stream::iter(scans).buffered(CHUNKS_AT_ONCE);
         let scanned: Vec<Vec<Scanned>> = scans.try_collect().await?;
-        let mut records = Vec::with_capacity(documents.len());
-        let (mut done, mut tokens) = (0, 0);
-        let identity = self.inner.slots.identity();
-        for (document, scanned) in documents.iter().zip(scanned.into_iter().flatten()) {
-            if scanned.is_ok() {
-                done += 1;
-                tokens += documents::words(&document.content);
-            }
-            records.push(documents::record(document, scanned, task.attempt, identity));
-        }
-        let failed = records.len() as u32 - done;
-        timer.observe_duration();
-        let output = blobs.put(group, task.tenant, documents::lines(&records)).await;
-        Ok(TaskResult { output: output.map_err(text)?, done, failed, cached: 0, tokens })
+        Ok(scanned.into_iter().flatten().collect())
     }
 
-    async fn scan(&self, texts: Vec<String>) -> Result<Vec<Scanned>, NotRun> {
+    async fn scan(&self, texts: Texts) -> Result<Vec<Scanned>, NotRun> {
         loop {
             match self.inner.slots.scan(texts.clone()).await {
                 Ok(scanned) => return Ok(scanned),

@@ -4,6 +4,7 @@
 
 mod answer;
 mod bare;
+mod cache;
 mod checkpoints;
 mod cpu;
 mod etcd;
@@ -44,6 +45,8 @@ enum Command {
     Http(http::Plan),
     /// The warm limit check beside bare axum, and what a client waits at half load
     Limits(limits::Plan),
+    /// Documents that were scored before: in scans, in jobs, and to other tenants
+    Cache(cache::Plan),
     /// What many tenants and keys cost: making, memory, decisions, restarts
     Scale(scale::Plan),
     /// The state of one group on disk: all of it, what changed, and a start
@@ -52,7 +55,7 @@ enum Command {
     Growth(growth::Plan),
     /// The write-ahead log alone beside write + fdatasync
     Wal(wal::Plan),
-    /// All of them but `scale`, `checkpoints` and `growth`, with their defaults
+    /// All of them but `cache`, `scale`, `checkpoints` and `growth`, with their defaults
     All,
     /// One process of `proposals`
     #[command(hide = true)]
@@ -78,6 +81,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Proposals(plan) => proposals::run(&plan).await,
         Command::Http(plan) => http::run(&plan).await,
         Command::Limits(plan) => limits::run(&plan).await,
+        Command::Cache(plan) => cache::run(&plan).await,
         Command::Scale(plan) => scale::run(&plan).await,
         Command::Growth(plan) => growth::run(&plan).await,
         Command::Checkpoints(plan) => {

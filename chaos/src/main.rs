@@ -19,8 +19,8 @@ use clap::{Parser, Subcommand};
 
 use report::Report;
 use scenarios::{
-    Run, concurrency, crash_all, crash_one, fair, fsync_order, grow, job_owner, month, move_kills,
-    once, rate, revoke, rolling, uneven,
+    Run, concurrency, crash_all, crash_one, events, fair, fsync_order, grow, job_owner, month,
+    move_kills, once, rate, revoke, rolling, uneven,
 };
 
 /// The figures of the continuous build, which has minutes.
@@ -33,6 +33,7 @@ const SHORT: Rounds = Rounds {
     revoke: 40,
     once: 10,
     concurrency_s: 6,
+    events: 10,
     uneven_s: 20,
     fair: Fair { tasks: 4_000, secs: 10 },
     // Takes minutes, and its bounds are those of an optimised build.
@@ -54,6 +55,7 @@ const FULL: Rounds = Rounds {
     revoke: 2_000,
     once: 500,
     concurrency_s: 60,
+    events: 100,
     uneven_s: 30,
     fair: FAIR,
     members: Some(Members { grow_s: GROW_S, move_kills: MOVE_KILLS }),
@@ -126,6 +128,11 @@ enum Command {
         #[arg(long, default_value_t = FULL.concurrency_s)]
         secs: u64,
     },
+    /// Streams of events are cut and go on at other nodes, while jobs run and nodes die
+    Events {
+        #[arg(long, default_value_t = FULL.events)]
+        cuts: u32,
+    },
     /// A node ten times as slow gets work by its speed; one that hangs or dies takes none with it
     Uneven {
         #[arg(long, default_value_t = FULL.uneven_s)]
@@ -167,6 +174,7 @@ struct Rounds {
     revoke: u32,
     once: u32,
     concurrency_s: u64,
+    events: u32,
     uneven_s: u64,
     fair: Fair,
     members: Option<Members>,
@@ -212,6 +220,7 @@ async fn tell(run: &Run, command: Command) -> Result<()> {
         Command::Revoke { fault, rounds } => revoke::run(run, fault, rounds).await,
         Command::Once { rounds, at_once } => once::run(run, rounds, at_once).await,
         Command::Concurrency { secs } => concurrency::run(run, secs).await,
+        Command::Events { cuts } => events::run(run, cuts).await,
         Command::Uneven { secs } => uneven::run(run, secs).await,
         Command::Fair { tasks, secs } => fair::run(run, tasks, secs).await,
         Command::Grow { secs } => grow::run(run, secs).await,
@@ -232,6 +241,7 @@ async fn all(run: &Run, rounds: Rounds) -> Result<()> {
     revoke::run(run, None, rounds.revoke).await?;
     once::run(run, rounds.once, once::AT_ONCE).await?;
     concurrency::run(run, rounds.concurrency_s).await?;
+    events::run(run, rounds.events).await?;
     uneven::run(run, rounds.uneven_s).await?;
     fair::run(run, rounds.fair.tasks, rounds.fair.secs).await?;
     if let Some(Members { grow_s, move_kills }) = rounds.members {

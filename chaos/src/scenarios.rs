@@ -3,6 +3,7 @@
 pub(crate) mod concurrency;
 pub(crate) mod crash_all;
 pub(crate) mod crash_one;
+pub(crate) mod events;
 pub(crate) mod fair;
 pub(crate) mod fsync_order;
 pub(crate) mod grow;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use actors::audit::Signer;
 use actors::backup::{self, Backups, Place};
 use actors::blobs::{Blobs, OpenError};
+use actors::cache::{self, Cache};
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
 use actors::remote::{ClusterTransport, Inbound, PeerId, PeerState, PeerTransport, Settings, Wire};
@@ -177,7 +178,10 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let backups = Backups::new(Arc::clone(&host), blobs.clone(), backup_settings(&config));
     tokio::spawn(backups.clone().schedule(identity::backup_id));
     let workers = Workers::new(me);
-    let system = System::start(Arc::clone(&host), router, workers, slots, blobs, signer, backups);
+    let cache = Cache::start(identity.node, cache_settings(&config, &data), workers.clone());
+    let cache = cache.map_err(|cause| BootError::Io { what: "cache".to_owned(), cause })?;
+    let stores = (blobs, cache);
+    let system = System::start(Arc::clone(&host), router, workers, slots, stores, signer, backups);
     let system = system.await.map_err(|error| failed(&error.to_string()))?;
     let transport = connect(&host, &system, &doors, me, cookie).await?;
     let replace_after = Some(config.cluster.replace_after_s).filter(|&seconds| seconds > 0);
@@ -241,6 +245,16 @@ fn storage(config: &Config, data: &Path) -> Storage {
         log_bytes: u64::from(storage.checkpoint_log_mib.max(1)) << 20,
         every: Duration::from_secs(u64::from(storage.checkpoint_s.max(1))),
         keep_entries: u64::from(storage.keep_entries),
+    }
+}
+
+fn cache_settings(config: &Config, data: &Path) -> cache::Settings {
+    let config::Cache { memory_mb, disk_mb, ttl_s } = config.cache;
+    cache::Settings {
+        memory_bytes: u64::from(memory_mb) << 20,
+        disk_bytes: u64::from(disk_mb) << 20,
+        ttl: Duration::from_secs(u64::from(ttl_s)),
+        dir: data.join("cache"),
     }
 }
 

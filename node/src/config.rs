@@ -64,6 +64,7 @@ pub struct Config {
     pub node: Node,
     pub cluster: Cluster,
     pub inference: Inference,
+    pub cache: Cache,
     pub http: Http,
     pub log: Log,
     pub storage: Storage,
@@ -100,6 +101,15 @@ pub struct Inference {
     pub library: String,
     pub slots: u16,
     pub delay_ms: u32,
+}
+
+/// The result cache.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    pub memory_mb: u32,
+    pub disk_mb: u32,
+    pub ttl_s: u32,
 }
 
 /// The client port.

@@ -12,6 +12,7 @@ use crate::owner::{Epoch, OpenOwner, Owner};
 use crate::peer::{LimitsView, Slab};
 use crate::plans::Plan;
 use crate::tenants::Tenant;
+use crate::usage::Cached;
 use crate::versions::Wire;
 use crate::{
     GroupId, JobId, KeyId, NodeId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits,
@@ -109,8 +110,8 @@ pub enum Reply {
     TenantDeleted,
     Key(Box<Key>),
     KeyRevoked(KeyId),
-    /// Admitted and metered.
-    Scanned,
+    /// Admitted and metered; which documents came from the cache, so that who asks again is told the same.
+    Scanned(Cached),
     Job(Box<jobs::Job>),
     Leased(jobs::Assignment),
     /// The result stands; the state of its job after it.

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::limits::Payer;
 use crate::{Digest, JobId, NodeId, TenantId, Time};
 
+mod events;
 mod life;
 
+pub use events::{Event, HOLDS_MAX, Kind};
 pub use life::{CAUSE_CHARS_MAX, Cause, Fault, Life, Setback, Wishes, backoff_ms};
 
 /// Documents in one task, at most.
@@ -161,12 +163,16 @@ pub struct Job {
     pub status: Status,
     /// Price of a document when the job was submitted, in millionths of a dollar.
     pub price_micros: u64,
+    /// Price of one that is answered from the cache.
+    pub cached_price_micros: u64,
     /// Whether a tenant's key submitted it: what an operator submits is not metered.
     pub metered: bool,
     pub created_at: Time,
     pub updated_at: Time,
     pub counts: Counts,
     pub tasks: Vec<Task>,
+    /// What its followers are told, the first under number 1.
+    pub events: Vec<Event>,
 }
 
 impl Job {
@@ -191,13 +197,29 @@ impl Job {
         self.life.wishes.run_at.map_or(self.created_at, |run_at| run_at.max(self.created_at))
     }
 
+    /// The same without what only its shard needs, but with its events.
+    #[must_use]
+    pub fn with_events(&self) -> Self {
+        Self { events: self.events.clone(), ..self.without_tasks() }
+    }
+
     /// The same without what only its shard needs, as lists and answers have it.
     #[must_use]
     pub fn without_tasks(&self) -> Self {
         let life = Life { setbacks: std::collections::BTreeMap::new(), ..self.life.clone() };
-        let Self { id, status, price_micros, metered, created_at, updated_at, counts, .. } = *self;
-        let tasks = Vec::new();
-        Self { id, life, status, price_micros, metered, created_at, updated_at, counts, tasks }
+        Self {
+            id: self.id,
+            life,
+            status: self.status,
+            price_micros: self.price_micros,
+            cached_price_micros: self.cached_price_micros,
+            metered: self.metered,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            counts: self.counts,
+            tasks: Vec::new(),
+            events: Vec::new(),
+        }
     }
 }
 
@@ -278,4 +300,6 @@ pub struct Assignment {
     pub attempt: u32,
     pub input: Blob,
     pub documents: u32,
+    /// Whether its tenant shares cached results.
+    pub shares_cache: bool,
 }

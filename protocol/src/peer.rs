@@ -118,6 +118,8 @@ pub enum Ask {
     },
     /// What waits of a tenant's jobs, and for how long.
     Queue(TenantId),
+    /// A job without its tasks, with its events.
+    Events(TenantId, JobId),
 }
 
 impl LimitsView {

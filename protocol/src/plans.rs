@@ -13,6 +13,10 @@ mod stored;
 pub const PLANS_MAX: usize = 200;
 /// Features that one plan can have.
 pub const FEATURES_MAX: usize = 64;
+/// The feature of plans whose tenants share cached results.
+pub const SHARED_CACHE: &str = "shared_cache";
+/// What a shipped plan asks for a cached document: a tenth of the price of another.
+const CACHED_SHARE: u64 = 10;
 /// The largest weight of a tenant.
 pub const WEIGHT_MAX: u64 = 100;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -35,6 +39,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Price of one unit in millionths of a US dollar.
     pub price_micros: u64,
+    /// Price of one that is answered from the cache; no more than the other counts.
+    pub cached_price_micros: u64,
     pub features: BTreeSet<Name>,
     /// Days after which a tenant that was made on this plan is refused.
     pub trial_days: Option<u32>,
@@ -51,6 +57,20 @@ impl Plan {
     #[must_use]
     pub fn unit_price_micros(&self) -> u64 {
         self.price_micros
+    }
+
+    /// Price of a unit that is answered from the cache, in millionths of a US dollar. Never above the
+    /// other, so that what is reserved for a job is enough for it.
+    #[must_use]
+    pub fn cached_price_micros(&self) -> u64 {
+        self.cached_price_micros.min(self.price_micros)
+    }
+
+    /// Whether its tenants share results with all others that do: each may learn that another has the
+    /// same document.
+    #[must_use]
+    pub fn shares_cache(&self) -> bool {
+        self.features.iter().any(|feature| feature.as_str() == SHARED_CACHE)
     }
 
     /// The share of the nodes' time that its tenants have beside others.
@@ -132,6 +152,7 @@ impl Shipped {
             version: 1,
             limits,
             price_micros,
+            cached_price_micros: price_micros / CACHED_SHARE,
             features: features.collect(),
             trial_days: (self == Self::Trial).then_some(14),
         }

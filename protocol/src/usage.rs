@@ -86,5 +86,50 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Admits and meters a synchronous scan.
-    Scan { documents: u32, tokens: u64, payer: Payer },
+    Scan { documents: u32, cached: Cached, tokens: u64, payer: Payer },
+}
+
+/// Which documents of a request were answered from the cache: a bit for each, none when none was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cached(Vec<u8>);
+
+impl Cached {
+    /// How many were.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|byte| byte.count_ones()).sum()
+    }
+
+    /// Whether that one was.
+    #[must_use]
+    pub fn has(&self, document: usize) -> bool {
+        self.0.get(document / 8).is_some_and(|byte| byte & (1 << (document % 8)) != 0)
+    }
+}
+
+impl FromIterator<bool> for Cached {
+    fn from_iter<I: IntoIterator<Item = bool>>(documents: I) -> Self {
+        let mut bytes = Vec::new();
+        for (document, _) in documents.into_iter().enumerate().filter(|(_, cached)| *cached) {
+            // Ends at the last that was.
+            bytes.resize(document / 8 + 1, 0);
+            bytes[document / 8] |= 1 << (document % 8);
+        }
+        Self(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cached_is_told_by_its_number_and_takes_no_room_when_nothing_was() {
+        let cached: Cached = (0..20).map(|document| [0, 8, 17].contains(&document)).collect();
+        assert_eq!((cached.count(), cached.0.len()), (3, 3));
+        let told: Vec<usize> = (0..64).filter(|&document| cached.has(document)).collect();
+        assert_eq!(told, [0, 8, 17]);
+        let none: Cached = [false; 1_000].into_iter().collect();
+        assert_eq!((&none, none.count()), (&Cached::default(), 0));
+    }
 }

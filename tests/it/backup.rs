@@ -33,7 +33,9 @@ fn options(to: &Path) -> Options {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_under_load_is_restored_into_one_node_that_grows_to_five() -> Result<()> {
     let to = tempfile::tempdir()?;
-    let cluster = Cluster::start(3, options(to.path()).set("inference.delay_ms=40")).await?;
+    let cluster =
+        Cluster::start(3, options(to.path()).set("inference.delay_ms=40").set("cache.memory_mb=0"))
+            .await?;
     let done = submit(&cluster, 100).await?;
     job_ends(&cluster, &done).await?;
     let results = results(&cluster, 1, &done).await?;

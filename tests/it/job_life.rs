@@ -23,7 +23,9 @@ const TASK: usize = 16;
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_live_as_they_were_asked_to_and_tenants_share_the_nodes() {
     let delay = format!("inference.delay_ms={DOCUMENT_MS}");
-    on_three_nodes(Options::default().set("inference.slots=1").set(&delay), async |cluster| {
+    // Its jobs have the same documents, and are about the time that these take.
+    let options = Options::default().set("inference.slots=1").set("cache.memory_mb=0").set(&delay);
+    on_three_nodes(options, async |cluster| {
         let home = account(cluster, "lives", json!({})).await?;
         let mut billed = 0;
         billed += cancelled(cluster, &home).await.context("cancel")?;

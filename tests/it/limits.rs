@@ -27,7 +27,10 @@ const SOON: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_told_and_kept_alike_on_every_node_and_outlive_each() {
     // A document takes long enough to look at requests while they run.
-    let options = Options::default().set("inference.slots=2").set("inference.delay_ms=10");
+    let options = Options::default()
+        .set("inference.slots=2")
+        .set("inference.delay_ms=10")
+        .set("cache.memory_mb=0");
     on_three_nodes(options, async |cluster| {
         // Its window ends while the next steps are played.
         let minute = refusals::a_minute_is_used_up(cluster).await.context("a minute")?;

@@ -10,7 +10,7 @@ use tests::{Cluster, Options};
 use crate::stage::{on_three_nodes, same};
 
 /// What the contract promises of this build; a route that goes missing is a broken promise.
-const PROMISED: [&str; 64] = [
+const PROMISED: [&str; 65] = [
     "DELETE /v1/keys/{id}",
     "DELETE /v1/tenants/{id}",
     "GET /admin/v1/audit",
@@ -33,6 +33,7 @@ const PROMISED: [&str; 64] = [
     "GET /v1/audit/export",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
+    "GET /v1/jobs/{id}/events",
     "GET /v1/jobs/{id}/results",
     "GET /v1/keys",
     "GET /v1/keys/me",

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use client::{Client, Credential};
 use node::cli::launch::{self, Digests, Spec, State};
 
+pub mod events;
 pub mod raw;
 
 pub use node::cli::demo::corpus;

@@ -1,5 +1,7 @@
 //! What a coordinator answers from the state, and the changes that it is asked for.
 
+use protocol::audit::Note;
+use protocol::idempotency::Once;
 use protocol::jobs::{self, Cause, Command, Counts, Job, TaskResult, TaskState};
 use protocol::peer::{Answer, Ask, Filter, QueueView};
 use protocol::versions::Wire;
@@ -21,7 +23,7 @@ type Attempt = (TenantId, JobId, u32, u32);
 
 pub(super) async fn answer(owned: &Owned, ask: Ask) -> Answered {
     match ask {
-        Ask::Propose { command, once, note } => owned.propose_once(*command, once, note).await,
+        Ask::Propose { command, once, note } => propose(owned, *command, once, note).await,
         Ask::Finished { tenant, job, task, attempt, result } => {
             finish(owned, (tenant, job, task, attempt), result).await
         }
@@ -32,6 +34,11 @@ pub(super) async fn answer(owned: &Owned, ask: Ask) -> Answered {
             let view = owned.group.read().await.map_err(AskError::from)?;
             let missing = Answer::Refused(Refusal::NotFound);
             Ok(view.jobs.get(tenant, job).map_or(missing, |job| Answer::Job(Box::new(job.clone()))))
+        }
+        Ask::Events(tenant, job) => {
+            let view = owned.group.read().await.map_err(AskError::from)?;
+            let found = view.jobs.get(tenant, job).map(Job::with_events);
+            Ok(found.map_or(Answer::Refused(Refusal::NotFound), |job| Answer::Job(Box::new(job))))
         }
         Ask::Jobs { tenant, after, limit, ascending } => {
             let view = owned.group.read().await.map_err(AskError::from)?;
@@ -59,6 +66,32 @@ pub(super) async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Running { .. }
         | Ask::Take { .. } => Ok(Answer::Refused(Refusal::NotFound)),
     }
+}
+
+/// Counts the job, if this was what cancelled it.
+async fn propose(
+    owned: &Owned,
+    command: protocol::Command,
+    once: Option<Once>,
+    note: Option<Box<Note>>,
+) -> Answered {
+    let cancelled = if let protocol::Command::Job(tenant, Command::Cancel { job }) = &command {
+        Some((*tenant, *job))
+    } else {
+        None
+    };
+    // Cancelled again it is as it was.
+    let cancelled = cancelled.filter(|&(tenant, job)| {
+        let view = owned.group.view();
+        view.jobs.get(tenant, job).is_some_and(|job| !job.status.is_terminal())
+    });
+    let answered = owned.propose_once(command, once, note).await;
+    if let (Some((tenant, _)), Ok(Answer::Applied(applied))) = (cancelled, &answered)
+        && let Ok(Reply::Job(job)) = &applied.outcome
+    {
+        note_end(owned, tenant, job.id, job.status, job.counts);
+    }
+    answered
 }
 
 fn beyond(

@@ -15,7 +15,16 @@ const TENANTS_MAX: usize = 1024;
 /// The newest waits of each tenant, since this node owns the shard.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    of: BTreeMap<TenantId, VecDeque<u64>>,
+    of: BTreeMap<TenantId, Newest>,
+    /// Counts the tasks of all.
+    noted: u64,
+}
+
+/// The waits of one tenant, and when it had the last.
+#[derive(Debug, Default)]
+struct Newest {
+    waits: VecDeque<u64>,
+    at: u64,
 }
 
 impl Waits {
@@ -23,9 +32,13 @@ impl Waits {
     pub(super) fn note(&mut self, tenant: TenantId, plan: &str, wait_ms: u64) {
         figures().task_wait_seconds.with_label_values(&[plan]).observe(wait_ms as f64 / 1000.0);
         if self.of.len() >= TENANTS_MAX && !self.of.contains_key(&tenant) {
-            self.of.pop_first();
+            let quiet =
+                self.of.iter().min_by_key(|(_, newest)| newest.at).map(|(&tenant, _)| tenant);
+            quiet.map(|tenant| self.of.remove(&tenant));
         }
-        let waits = self.of.entry(tenant).or_default();
+        self.noted += 1;
+        let Newest { waits, at } = self.of.entry(tenant).or_default();
+        *at = self.noted;
         if waits.len() == KEPT {
             waits.pop_front();
         }
@@ -34,7 +47,7 @@ impl Waits {
 
     /// The wait that a share of a tenant's tasks did not exceed, in hundredths.
     pub(super) fn percentile(&self, tenant: TenantId, hundredths: usize) -> Option<u64> {
-        let mut waits: Vec<u64> = self.of.get(&tenant)?.iter().copied().collect();
+        let mut waits: Vec<u64> = self.of.get(&tenant)?.waits.iter().copied().collect();
         waits.sort_unstable();
         let rank = (waits.len() * hundredths).div_ceil(100).max(1);
         waits.get(rank - 1).copied()
@@ -64,5 +77,11 @@ mod tests {
             waits.note(TenantId(tenant), "trial", 1);
         }
         assert_eq!(waits.of.len(), TENANTS_MAX);
+        let kept = 2 * TENANTS_MAX as u128 - 1;
+        waits.note(TenantId(TENANTS_MAX as u128), "trial", 1);
+        waits.note(TenantId(0), "trial", 1);
+        assert!(waits.percentile(TenantId(TENANTS_MAX as u128), 50).is_some(), "heard of lately");
+        assert!(waits.percentile(TenantId(TENANTS_MAX as u128 + 1), 50).is_none(), "quiet longest");
+        assert!(waits.percentile(TenantId(kept), 50).is_some());
     }
 }

@@ -122,6 +122,13 @@ impl Workers {
         fresh.map(|(&node, (_, load, _))| (node, load.clone())).collect()
     }
 
+    /// The nodes that are heard of and take work.
+    pub(crate) fn working(&self) -> Vec<NodeId> {
+        let loads = self.inner.loads.lock().unwrap_or_else(|_| std::process::abort());
+        let fresh = loads.iter().filter(|(_, (_, _, at))| at.elapsed() < LOAD_AGE_MAX);
+        fresh.filter(|(_, (_, load, _))| load.works()).map(|(&node, _)| node).collect()
+    }
+
     /// How long a document holds a slot of the nodes that work, as they say.
     #[must_use]
     pub fn pace(&self) -> Duration {

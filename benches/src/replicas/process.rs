@@ -296,7 +296,12 @@ async fn write(group: Group, epoch: Epoch, until: Instant) -> Seen {
         if since >= until {
             return seen;
         }
-        let scan = usage::Command::Scan { documents: 1, tokens: 40, payer: PAYER };
+        let scan = usage::Command::Scan {
+            documents: 1,
+            cached: usage::Cached::default(),
+            tokens: 40,
+            payer: PAYER,
+        };
         let command = Command::Usage(TENANT, scan);
         match group.propose(epoch, Proposal::new(Stamp::at(wall()), command)).await {
             Ok(applied) => match applied.outcome {

@@ -23,6 +23,8 @@ const CONCURRENCY: u64 = 4;
 const DOCUMENTS_MAX: u64 = 3;
 /// Each document takes so long, so that requests meet.
 const DELAY: &str = "inference.delay_ms=30";
+/// and so also where it was scanned before.
+const UNCACHED: &str = "cache.memory_mb=0";
 /// Between two requests of a client, so that not only refusals are written to the audit.
 const PAUSE: Duration = Duration::from_millis(40);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -48,7 +50,7 @@ struct Seen {
 }
 
 pub(crate) async fn run(run: &Run, secs: u64) -> Result<()> {
-    let mut live = Live::start(NODES, &[DELAY.to_owned()]).await?;
+    let mut live = Live::start(NODES, &[DELAY.to_owned(), UNCACHED.to_owned()]).await?;
     let done = Box::pin(play(run, &mut live, Duration::from_secs(secs))).await;
     live.end(done, run.keep, run.report).await
 }

@@ -40,6 +40,9 @@ pub(super) struct Set {
     /// Price of one document in millionths of a US dollar
     #[arg(long, env = "SKEP_UNIT_PRICE_MICROS", value_name = "N")]
     unit_price_micros: Option<u64>,
+    /// Price of one that is answered from the cache, at most the other
+    #[arg(long, env = "SKEP_CACHED_PRICE_MICROS", value_name = "N")]
+    cached_price_micros: Option<u64>,
     /// Features, separated by commas; `none` for none
     #[arg(long, env = "SKEP_FEATURES", value_name = "FEATURE", value_delimiter = ',')]
     features: Option<Vec<String>>,
@@ -101,6 +104,7 @@ impl Set {
     fn given(self) -> Map<String, Value> {
         let others = [
             ("unit_price_micros", self.unit_price_micros.map(Value::from)),
+            ("cached_price_micros", self.cached_price_micros.map(Value::from)),
             ("features", self.features.map(|features| words(&features))),
             ("trial_days", self.trial_days.map(Value::from)),
         ];
@@ -194,6 +198,7 @@ fn fields(plan: &Plan) -> Vec<Vec<String>> {
         ("weight", limits.weight.map_or_else(|| "as shipped".to_owned(), |n| n.to_string())),
         ("shadow", listed(&limits.shadow)),
         ("unit price", dollars(plan.unit_price_micros)),
+        ("cached price", dollars(plan.cached_price_micros)),
         ("features", listed(&plan.features)),
         ("trial_days", shown(plan.trial_days.map(u64::from))),
     ];
@@ -231,6 +236,7 @@ mod tests {
             name: "gold".to_owned(),
             limits: Limits { rate: Some(9), ..Limits::default() },
             unit_price_micros: 5,
+            cached_price_micros: 1,
             features: vec!["api_access".to_owned()],
             trial_days: None,
             version: 4,

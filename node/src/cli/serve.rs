@@ -20,6 +20,7 @@ use crate::boot::{self, BootError, Join, Plan};
 use crate::config::{self, Config, LogFormat, Sources};
 use crate::http::app::App;
 use crate::http::context::Edge;
+use crate::http::jobs::Streams;
 use crate::http::metrics::Metrics;
 use crate::http::ready::NodeStatus;
 use crate::http::state::ClusterState;
@@ -199,12 +200,13 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<End, Failu
     let auditor = Auditor::start(Arc::clone(&system.host), system.router.clone(), reads);
     let edge =
         Edge { metrics: Arc::new(metrics), status: Arc::new(status), auditor: Some(auditor) };
-    let life = Life::default();
+    let (life, stop) = (Life::default(), CancellationToken::new());
     let app = App {
         system: system.clone(),
         edge: edge.clone(),
         transport: transport.clone(),
         life: life.clone(),
+        streams: Streams::until(stop.clone()),
     };
     let router = http::routes(app).map_err(|error| Failure::failed(error.to_string()))?;
     let limits = serve::Limits {
@@ -212,7 +214,6 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<End, Failu
         drain_time: Duration::from_secs(u64::from(config.http.drain_s)),
         ..serve::Limits::default()
     };
-    let stop = CancellationToken::new();
     let auditor = edge.auditor.clone();
     let listener = listener_of(listener)?;
     let lane = Some(serve::lane::Lane::new(system.grants.clone(), edge.clone()));

@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 use super::context::Edge;
 use super::error::{Code, Limited, Problem};
 use super::headers::Served;
+use super::jobs::Streams;
 use super::json::Marks;
 use super::limits;
 use super::query::CursorKey;
@@ -45,6 +46,7 @@ pub struct App {
     pub edge: Edge,
     pub transport: ClusterTransport,
     pub life: Life,
+    pub streams: Streams,
 }
 
 impl FromRef<App> for Edge {

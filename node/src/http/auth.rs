@@ -259,6 +259,11 @@ pub async fn again(app: &App, headers: &HeaderMap) -> Result<Arc<Pass>, Problem>
     Ok(pass)
 }
 
+/// Whether a caller may still do what it was let in for.
+pub async fn still<const S: u8>(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    admit::<S>(&*authenticate(app, &Credential::read(headers)?).await?)
+}
+
 /// State before scope. A suspended tenant still reads who it is and what it used.
 fn admit<const S: u8>(caller: &peer::Caller) -> Result<(), Problem> {
     let reads_itself = S == ANY || S == USAGE_READ || S == AUDIT_READ;

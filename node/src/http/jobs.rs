@@ -14,11 +14,11 @@ use protocol::jobs::{
 use protocol::peer::{Answer, Ask, Filter};
 use protocol::versions::Wire;
 use protocol::wire::{List, jobs as wire};
-use protocol::{GroupId, JobId, Reply, Time};
+use protocol::{GroupId, JobId, Reply, TenantId, Time};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Written};
+use super::app::{self, App, Written};
 use super::auth::{Caller, Idempotency, JOBS_READ, JOBS_WRITE};
 use super::error::{Code, Limited, Outcome, Problem};
 use super::json::{FromShape, Json, Object};
@@ -26,6 +26,7 @@ use super::openapi::ProblemResponse;
 use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments};
 use super::scan::{self, Document};
 
+mod events;
 mod life;
 mod results;
 
@@ -37,6 +38,8 @@ const ERROR_CHARACTERS_MAX: usize = 200;
 /// Task inputs that are stored at a time.
 const BLOBS_AT_ONCE: usize = 4;
 
+pub use events::Streams;
+
 type Named = Result<Segments<(JobId,)>, Problem>;
 
 /// The routes of this file.
@@ -45,6 +48,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(submit, list))
         .routes(routes!(get))
         .routes(routes!(results::results))
+        .routes(routes!(events::events))
         .routes(routes!(life::cancel))
         .routes(routes!(life::pause))
         .routes(routes!(life::resume))
@@ -320,6 +324,16 @@ async fn get(
         let Answer::Job(job) = answer else { return None };
         Some(shown(&job, group))
     })
+}
+
+/// A job as its owner tells it.
+async fn told(app: &App, tenant: TenantId, ask: Ask) -> Result<(Job, GroupId), Problem> {
+    let told = app.ask(tenant, ask).await?;
+    if let Answer::Refused(refusal) = told.answer {
+        return Err(app::refused(refusal));
+    }
+    let Answer::Job(job) = told.answer else { return Err(Problem::new(Code::Internal)) };
+    Ok((*job, told.group))
 }
 
 fn shown(job: &Job, group: GroupId) -> wire::Job {

@@ -113,6 +113,7 @@ fn shown(plan: &Plan) -> wire::Plan {
         name: plan.name.to_string(),
         limits: limits(&plan.limits),
         unit_price_micros: plan.price_micros,
+        cached_price_micros: plan.cached_price_micros(),
         features: plan.features.iter().map(Name::to_string).collect(),
         trial_days: plan.trial_days,
         version: plan.version,

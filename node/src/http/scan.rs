@@ -1,16 +1,22 @@
 //! `/v1/scan` and `/v1/analyze`: documents scored while the caller waits.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
-use actors::documents::{self, words};
+use actors::cache::{Names, Scored, Tally, Whose};
+use actors::documents::Maker;
+use actors::inference::ModelIdentity;
+use actors::pepper::Pepper;
+use actors::scans::Placed;
 use actors::slots::{Scanned, SlotError};
+use actors::texts::Texts;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures::StreamExt as _;
-use protocol::NodeId;
 use protocol::usage::Command;
 use protocol::wire::scan as wire;
+use protocol::{NodeId, Reply};
 use sha2::{Digest as _, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -163,16 +169,20 @@ async fn analyze(
     Ok(scored_by(&nodes, written.respond(StatusCode::OK, &wire::AnalyzeAnswer { results })))
 }
 
-type Scored = (wire::Verdict, wire::Provenance);
+type Shown = (Arc<wire::Verdict>, wire::Provenance);
 
 /// One verdict per document, and the nodes that gave them.
 struct Scores {
-    verdicts: Vec<Scored>,
+    verdicts: Vec<Shown>,
     nodes: BTreeSet<NodeId>,
 }
 
-/// Says which nodes scored the documents: where they were done soonest.
+/// Says which nodes scored the documents: where they were done soonest. Those that a cache had were
+/// scored by nobody.
 fn scored_by(nodes: &BTreeSet<NodeId>, mut response: Response) -> Response {
+    if nodes.is_empty() {
+        return response;
+    }
     let names: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
     if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
         response.headers_mut().insert(SKEP_SCORED, names);
@@ -193,42 +203,74 @@ async fn admit_and_scan(
         caller.check_dry(app)?;
     }
     let (payer, _held) = caller.payer(app);
-    let documents = texts.len() as u32;
-    let tokens = texts.iter().map(|text| words(text)).sum();
-    let command = Command::Scan { documents, tokens, payer };
-    let command = protocol::Command::Usage(caller.tenant, command);
-    let admitted = app.propose(caller.tenant, command, wish, None, StatusCode::OK);
-    let scored = score(app, texts);
-    let (admitted, scored) = tokio::join!(admitted, scored);
-    let written = admitted?.written()?;
-    // It is committed and counted: whoever asks again with its Idempotency-Key pays no more.
-    let scored = scored.map_err(|problem| problem.outcome(Outcome::Unknown))?;
-    Ok((written, scored))
-}
-
-async fn score(app: &App, texts: Vec<String>) -> Result<Scores, Problem> {
-    let (slots, scans) = (&app.system.slots, &app.system.scans);
-    let chunks: Vec<Vec<String>> = texts.chunks(CHUNK_DOCUMENTS).map(<[String]>::to_vec).collect();
-    let waiting = futures::stream::iter(chunks.into_iter().map(|chunk| scans.scan(chunk)));
-    let placed: Vec<_> = waiting.buffered(CHUNKS_AT_ONCE).collect().await;
-    let placed: Result<Vec<_>, _> = placed.into_iter().collect();
-    let placed = placed.map_err(|error| match error {
-        SlotError::Overloaded => Problem::new(Code::Overloaded),
-        SlotError::Ended => Problem::new(Code::NotReady),
-    })?;
-    let nodes = placed.iter().map(|placed| placed.node).collect();
-    let scanned = placed.into_iter().flat_map(|placed| placed.scanned);
-    let identity = slots.identity();
-    let score = |(text, scanned): (&String, Scanned)| {
-        // A text that the model cannot score is a defect; it must not pass as harmless.
-        let verdict = scanned.map_err(|_| Problem::new(Code::Internal))?;
-        Ok((documents::verdict(verdict), documents::provenance(identity, text)))
+    let slots = &app.system.slots;
+    let texts = Texts::from(texts);
+    let names =
+        Names::new(&Pepper::new(&app.map()?.secrets.pepper), whose(caller), slots.identity());
+    let tell = |Tally { cached, words }| {
+        let documents = texts.len() as u32;
+        let command = Command::Scan { documents, cached, tokens: words, payer };
+        let command = protocol::Command::Usage(caller.tenant, command);
+        app.propose(caller.tenant, command, wish, None, StatusCode::OK)
     };
-    let verdicts: Result<Vec<Scored>, Problem> = texts.iter().zip(scanned).map(score).collect();
-    Ok(Scores { verdicts: verdicts?, nodes })
+    let nodes = Mutex::default();
+    let compute = |texts: Texts| compute(app, texts, &nodes);
+    let scored = app.system.cache.score(&names, &texts, slots.pace(), compute, tell);
+    let (scored, admitted) = scored.await;
+    let written = admitted?.written()?;
+    let scores = scored.and_then(|scored| {
+        let nodes = nodes.into_inner().unwrap_or_else(|_| std::process::abort());
+        Ok(Scores { verdicts: shown(slots.identity(), scored, &written)?, nodes })
+    });
+    // It is committed and counted: whoever asks again with its Idempotency-Key pays no more.
+    let scores = scores.map_err(|problem| problem.outcome(Outcome::Unknown))?;
+    Ok((written, scores))
 }
 
-fn summary(ids: &[String], verdicts: &[Scored]) -> wire::Summary {
+/// The results that a caller may be given. An operator has no plan that could share.
+fn whose(caller: &Caller<SCAN>) -> Whose {
+    let shares = caller.key.as_ref().is_some_and(|pass| pass.tenant.plan.shares_cache());
+    Whose::of(caller.tenant, shares)
+}
+
+/// Scores texts that no cache has, and notes the nodes that did it.
+async fn compute(
+    app: &App,
+    texts: Texts,
+    nodes: &Mutex<BTreeSet<NodeId>>,
+) -> Result<Vec<Scanned>, Problem> {
+    let scans = &app.system.scans;
+    let waiting = futures::stream::iter(texts.parts(CHUNK_DOCUMENTS).map(|part| scans.scan(part)));
+    let placed: Vec<_> = waiting.buffered(CHUNKS_AT_ONCE).collect().await;
+    let mut all = Vec::with_capacity(texts.len());
+    for placed in placed {
+        let Placed { scanned, node } = placed.map_err(|error| match error {
+            SlotError::Overloaded => Problem::new(Code::Overloaded),
+            SlotError::Ended => Problem::new(Code::NotReady),
+        })?;
+        nodes.lock().unwrap_or_else(|_| std::process::abort()).insert(node);
+        all.extend(scanned);
+    }
+    Ok(all)
+}
+
+/// The results as they are told: whoever asks again is told the same of the cache as the first time.
+fn shown(
+    identity: &ModelIdentity,
+    scored: Vec<Scored>,
+    written: &Written,
+) -> Result<Vec<Shown>, Problem> {
+    let Reply::Scanned(cached) = &written.reply else { return Err(Problem::new(Code::Internal)) };
+    let maker = Maker::new(identity);
+    let one = |(number, scored): (usize, Scored)| {
+        // A text that the model cannot score is a defect; it must not pass as harmless.
+        let entry = scored.result.map_err(|_| Problem::new(Code::Internal))?;
+        Ok((entry.verdict, maker.provenance(scored.sha256, cached.has(number))))
+    };
+    scored.into_iter().enumerate().map(one).collect()
+}
+
+fn summary(ids: &[String], verdicts: &[Shown]) -> wire::Summary {
     let risks = || verdicts.iter().map(|(verdict, _)| verdict.risk);
     let quarantined = verdicts.iter().filter(|(verdict, _)| verdict.quarantine).count();
     let mut hasher = Sha256::new();

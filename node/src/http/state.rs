@@ -30,6 +30,7 @@ pub struct ClusterState {
     peers_up: IntGauge,
     active: IntGauge,
     certificate: IntGauge,
+    cache: IntGauge,
     refused: IntCounterVec,
 }
 
@@ -63,6 +64,7 @@ impl ClusterState {
                 "certificate_expiry_seconds",
                 "Until the certificate that this node shows its peers ends",
             )?,
+            cache: IntGauge::new("cache_size_bytes", "Of cached results in memory")?,
             refused: IntCounterVec::new(
                 Opts::new("peer_connections_refused_total", "Connections between nodes refused"),
                 &["reason"],
@@ -83,6 +85,7 @@ impl ClusterState {
             &self.peers_up,
             &self.active,
             &self.certificate,
+            &self.cache,
             &self.refused,
         ]);
         gauges.extend(self.members.gauges());
@@ -95,6 +98,7 @@ impl ClusterState {
             gauges.reset();
         }
         self.storage.look(&self.system.host);
+        self.cache.set(self.system.cache.bytes() as i64);
         self.members.look(&self.system, &self.transport);
         let mut outstanding = 0;
         for group in self.system.host.groups() {

@@ -39,6 +39,9 @@ pub struct Plan {
     /// Price of one unit in millionths of a US dollar.
     #[serde(default)]
     pub unit_price_micros: u64,
+    /// Price of one that is answered from the cache.
+    #[serde(default)]
+    pub cached_price_micros: u64,
     #[serde(default)]
     pub features: Vec<String>,
     /// Days after which a tenant that was made on it is refused.

@@ -76,7 +76,15 @@ fn golden_bytes_stay() {
         Command::OpenOwner(OpenOwner { node: NodeId(1), incarnation: 2, term: 3 }),
         Command::Marker,
         Command::Tenant(tenant, create),
-        Command::Usage(tenant, usage::Command::Scan { documents: 2, tokens: 40, payer }),
+        Command::Usage(
+            tenant,
+            usage::Command::Scan {
+                documents: 2,
+                cached: [true].into_iter().collect(),
+                tokens: 40,
+                payer,
+            },
+        ),
         Command::Job(tenant, jobs::Command::Lease { job: JobId(9), task: 1, worker }),
         Command::Job(
             tenant,

@@ -1,5 +1,7 @@
 //! Jobs and their results.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -49,6 +51,16 @@ pub struct Job {
     pub shard: u32,
     pub created_at: String,
     pub updated_at: String,
+}
+
+/// Data of an event of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// As it then stood.
+    #[serde(flatten)]
+    pub job: Job,
+    /// The number of the event, from 1; also in `id`.
+    pub seq: u64,
 }
 
 /// Why a job, or a part of it, failed.
@@ -102,7 +114,8 @@ pub struct Record {
     pub status: String,
     /// Absent when the document failed.
     #[serde(flatten)]
-    pub verdict: Option<Verdict>,
+    #[schema(value_type = Option<Verdict>)]
+    pub verdict: Option<Arc<Verdict>>,
     /// The attempt of the task that made it.
     pub attempt: u32,
     #[serde(flatten)]

@@ -13,6 +13,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Price of one unit in millionths of a US dollar.
     pub unit_price_micros: u64,
+    /// Price of one that is answered from the cache.
+    pub cached_price_micros: u64,
     pub features: Vec<String>,
     /// Days after which a tenant that was made on it is refused.
     pub trial_days: Option<u32>,

@@ -1,5 +1,7 @@
 //! Answers of `/v1/scan` and `/v1/analyze`, as the published `SentinelDF` client reads them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -45,9 +47,11 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Provenance {
     /// Name, version and hash of the model: `docrisk@1 sha256:…`.
-    pub model: String,
+    #[schema(value_type = String)]
+    pub model: Arc<str>,
     /// Engine, its version and the precision: `rten 0.27.0 int8-weights`.
-    pub engine: String,
+    #[schema(value_type = String)]
+    pub engine: Arc<str>,
     /// Whether an earlier result of the same text was used.
     pub cached: bool,
     /// Of the document's UTF-8 bytes, lower-case hex.
@@ -59,7 +63,8 @@ pub struct Provenance {
 pub struct ScanResult {
     pub doc_id: String,
     #[serde(flatten)]
-    pub verdict: Verdict,
+    #[schema(value_type = Verdict)]
+    pub verdict: Arc<Verdict>,
     #[serde(flatten)]
     pub provenance: Provenance,
 }
@@ -91,7 +96,8 @@ pub struct ScanAnswer {
 pub struct AnalyzeResult {
     pub text_id: usize,
     #[serde(flatten)]
-    pub verdict: Verdict,
+    #[schema(value_type = Verdict)]
+    pub verdict: Arc<Verdict>,
     #[serde(flatten)]
     pub provenance: Provenance,
 }

@@ -102,6 +102,7 @@ fn say(applied: &Applied) -> String {
         Ok(Reply::Completed { status, counts }) => {
             format!("{} {}/{}/{}", status.name(), counts.done, counts.failed, counts.total)
         }
+        Ok(Reply::Scanned(cached)) if cached.count() == 0 => "Scanned".to_owned(),
         Ok(other) => format!("{other:?}"),
         Err(refusal) => refusal.to_string(),
     };
@@ -148,7 +149,12 @@ fn revoke(id: u32) -> Command {
 fn scan(documents: u32) -> Command {
     Command::Usage(
         ACME,
-        usage::Command::Scan { documents, tokens: 10 * u64::from(documents), payer: PAYER },
+        usage::Command::Scan {
+            documents,
+            cached: usage::Cached::default(),
+            tokens: 10 * u64::from(documents),
+            payer: PAYER,
+        },
     )
 }
 
@@ -270,6 +276,23 @@ fn usage_counts_each_result_once_and_failed_ones_not() {
         script.usage(),
         "2 calls, 4 documents, 35 tokens, 40000 micros, 7 units, Some(9993) left"
     );
+}
+
+#[test]
+fn cached_documents_of_a_scan_count_and_cost_their_own_price_also_for_who_asks_again() {
+    let mut script = Script::new();
+    script.ask(create(Shipped::Starter));
+    let cached: usage::Cached = [true, false, true].into_iter().collect();
+    let scan =
+        usage::Command::Scan { documents: 3, cached: cached.clone(), tokens: 30, payer: PAYER };
+    let scan = Command::Usage(ACME, scan);
+    let told = format!("{:?}", Reply::Scanned(cached));
+    assert_eq!(script.ask_once(1, 1, scan.clone()), told);
+    assert_eq!(script.ask_once(1, 1, scan), format!("again Some([1]): {told}"));
+    let used = "1 calls, 3 documents, 30 tokens, 12000 micros, 3 units, Some(9997) left";
+    assert_eq!(script.usage(), used);
+    let months: Vec<u64> = script.machine.usage.months.values().map(|used| used.cached).collect();
+    assert_eq!(months, [2]);
 }
 
 #[test]

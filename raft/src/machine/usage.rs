@@ -105,18 +105,27 @@ pub(super) fn apply(
     effects: &mut Vec<Effect>,
 ) -> Outcome {
     match command {
-        Command::Scan { documents, tokens, payer } => {
+        Command::Scan { documents, cached, tokens, payer } => {
             let row = machine.tenants.admitted(tenant, now.time)?;
-            let Some(key) = payer.key else { return Ok(Reply::Scanned) };
+            let Some(key) = payer.key else { return Ok(Reply::Scanned(cached)) };
             let units = u64::from(documents);
-            let micros = units * row.plan.unit_price_micros();
+            let hits = u64::from(cached.count()).min(units);
+            let plan = &row.plan;
+            let micros =
+                (units - hits) * plan.unit_price_micros() + hits * plan.cached_price_micros();
             let charge =
                 Charge { key: Some(key), requests: 1, units, micros, slot: payer.slot, only: None };
             limits::charge(machine, tenant, now, &charge, effects)?;
-            let used =
-                Usage { calls: 1, documents: units, cached: 0, tokens, cost_micros: micros, units };
+            let used = Usage {
+                calls: 1,
+                documents: units,
+                cached: hits,
+                tokens,
+                cost_micros: micros,
+                units,
+            };
             machine.usage.add(tenant, now, &used);
-            Ok(Reply::Scanned)
+            Ok(Reply::Scanned(cached))
         }
     }
 }

@@ -10,8 +10,8 @@ use protocol::versions::Wire;
 use protocol::wire::jobs as wire;
 use protocol::{GroupId, JobId, Reply, TenantId};
 
-use super::{Named, shown, submitted, unstored};
-use crate::http::app::{self, App, Wish};
+use super::{Named, shown, submitted, told, unstored};
+use crate::http::app::{App, Wish};
 use crate::http::auth::{Caller, Idempotency, JOBS_READ, JOBS_WRITE};
 use crate::http::error::{Code, Problem};
 use crate::http::json::{Empty, Json};
@@ -102,19 +102,14 @@ pub(super) async fn retry(
     let wish = caller.wish(&once, body.marks);
     let Segments((of,)) = path?;
     app.check_spoken(Wire::JOB_LIFE)?;
-    let told = app.ask(caller.tenant, Ask::Job(caller.tenant, of)).await?;
-    let group = told.group;
-    if let Answer::Refused(refusal) = told.answer {
-        return Err(app::refused(refusal));
-    }
-    let Answer::Job(job) = told.answer else { return Err(Problem::new(Code::Internal)) };
+    let (job, group) = told(&app, caller.tenant, Ask::Job(caller.tenant, of)).await?;
     // One that may not be retried is refused by its owner, who has the last word and the first answer.
     let tasks = failed_part(&app, group, caller.tenant, &job).await?;
     let (payer, _held) = caller.payer(&app);
     let again = Again { id: JobId(uuid::Uuid::now_v7().as_u128()), tasks };
     let command = protocol::Command::Job(caller.tenant, Command::Retry { job: of, again, payer });
-    let told = app.propose(caller.tenant, command, &wish, None, StatusCode::ACCEPTED).await?;
-    submitted(told.written()?)
+    let asked = app.propose(caller.tenant, command, &wish, None, StatusCode::ACCEPTED).await?;
+    submitted(asked.written()?)
 }
 
 /// The documents of a job that ended without a result, as tasks.
@@ -151,8 +146,7 @@ async fn failed_of(
     let blobs = &app.system.blobs;
     let get = async |blob| blobs.get(group, tenant, blob).await.map_err(|error| unstored(&error));
     let (input, output) = (get(whole.input).await?, get(result.output).await?);
-    let unread = |_| Problem::new(Code::Internal);
-    let mut left = documents::read(&input).map_err(|_| Problem::new(Code::Internal))?;
+    let mut left = documents::read(&input).map_err(unread)?;
     let lines = output.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let records = lines.map(serde_json::from_slice::<wire::Record>);
     let records: Vec<wire::Record> = records.collect::<Result<_, _>>().map_err(unread)?;
@@ -161,6 +155,11 @@ async fn failed_of(
     let input = blobs.put(group, tenant, documents::lines(&left)).await;
     let input = input.map_err(|error| unstored(&error))?;
     Ok(TaskSpec { input, documents: left.len() as u32 })
+}
+
+/// A blob that is whole and yet not what was written is a defect.
+fn unread(_: impl std::error::Error) -> Problem {
+    Problem::new(Code::Internal)
 }
 
 /// What waits of the tenant's jobs, and for how long tasks wait

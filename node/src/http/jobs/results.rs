@@ -1,6 +1,7 @@
 //! Results of jobs: what is committed of them, as pages or as a stream of lines.
 
 use actors::blobs::BlobError;
+use actors::cache::Scored;
 use actors::documents;
 use axum::body::Body;
 use axum::extract::State;
@@ -10,12 +11,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use protocol::jobs::{Blob, Job, TaskState};
-use protocol::peer::{Answer, Ask};
+use protocol::peer::Ask;
 use protocol::wire::{List, jobs as wire};
 use protocol::{GroupId, TenantId};
 
-use super::{Named, unstored};
-use crate::http::app::{self, App};
+use super::{Named, told, unstored};
+use crate::http::app::App;
 use crate::http::auth::{Caller, JOBS_READ};
 use crate::http::error::{Code, Problem};
 use crate::http::query::{Order, Page, Query, Segments};
@@ -39,12 +40,7 @@ pub(super) async fn results(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Segments((id,)) = path?;
-    let told = app.ask(caller.tenant, Ask::Job(caller.tenant, id)).await?;
-    let group = told.group;
-    if let Answer::Refused(refusal) = told.answer {
-        return Err(app::refused(refusal));
-    }
-    let Answer::Job(job) = told.answer else { return Err(Problem::new(Code::Internal)) };
+    let (job, group) = told(&app, caller.tenant, Ask::Job(caller.tenant, id)).await?;
     let complete = if job.status.is_terminal() { "true" } else { "false" };
     let mut response = if wants_lines(&headers) {
         lines(app, &caller, group, &job)
@@ -115,9 +111,11 @@ async fn load(
     };
     let content = app.system.blobs.get(group, tenant, input).await?;
     let documents = documents::read(&content).map_err(std::io::Error::other)?;
-    let identity = app.system.slots.identity();
+    let maker = documents::Maker::new(app.system.slots.identity());
     let failed = |document: &documents::Document| {
-        documents::record(document, Err(why.clone()), attempt, identity)
+        let sha256 = actors::blobs::sha256(document.content.as_bytes());
+        let scored = Scored { sha256, result: Err(why.clone()), cached: false };
+        maker.record(document.id.clone(), scored, attempt)
     };
     Ok(documents::lines(&documents.iter().map(failed).collect::<Vec<_>>()))
 }

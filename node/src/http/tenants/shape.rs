@@ -148,6 +148,7 @@ impl FromShape for SetPlan {
 pub struct PutPlan {
     limits: Limits,
     price_micros: u64,
+    cached_price_micros: u64,
     features: BTreeSet<Name>,
     trial_days: Option<u32>,
 }
@@ -155,8 +156,9 @@ pub struct PutPlan {
 impl PutPlan {
     /// The plan of a name; its version is for the cluster to say.
     pub fn named(self, name: Name) -> Plan {
-        let Self { limits, price_micros, features, trial_days } = self;
-        Plan { name, version: 0, limits, price_micros, features, trial_days }
+        let Self { limits, price_micros, cached_price_micros, features, trial_days } = self;
+        let version = 0;
+        Plan { name, version, limits, price_micros, cached_price_micros, features, trial_days }
     }
 }
 
@@ -165,6 +167,8 @@ impl FromShape for PutPlan {
         let terms = overrides(object)?;
         let price =
             object.optional("unit_price_micros", |price| price.integer(0..=PRICE_MICROS_MAX));
+        let price = price.unwrap_or(0);
+        let cached = object.optional("cached_price_micros", |cached| cached.integer(0..=price));
         let features = object.optional("features", |features| {
             features.list(0..=FEATURES_MAX, |feature| feature.parsed(Name::parse))
         });
@@ -173,7 +177,9 @@ impl FromShape for PutPlan {
         let nothing = Plan { limits: Limits::default(), ..Shipped::Enterprise.plan() };
         Some(Self {
             limits: terms.over(&nothing),
-            price_micros: price.unwrap_or(0),
+            price_micros: price,
+            // One price for all, unless another is named.
+            cached_price_micros: cached.unwrap_or(price),
             features: features.unwrap_or_default().into_iter().collect(),
             trial_days,
         })

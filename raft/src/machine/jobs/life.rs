@@ -20,6 +20,7 @@ pub(super) fn cancel(machine: &mut Machine, now: Stamp, tenant: TenantId, id: Jo
     job.status = Status::Cancelled;
     job.updated_at = now.time;
     job.life.setbacks.clear();
+    job.tell();
     let reply = shown(job);
     release(machine, tenant, id, documents);
     Ok(reply)
@@ -33,6 +34,7 @@ pub(super) fn pause(machine: &mut Machine, now: Stamp, tenant: TenantId, id: Job
     let job = machine.jobs.get_mut(tenant, id).ok_or(Refusal::NotFound)?;
     job.status = Status::Paused;
     job.updated_at = now.time;
+    job.tell();
     Ok(shown(job))
 }
 
@@ -51,6 +53,7 @@ pub(super) fn resume(
     let begun = job.tasks.iter().any(|task| task.attempt > 0);
     job.status = if begun { Status::Running } else { Status::Queued };
     job.updated_at = now.time;
+    job.tell();
     effects.push(Effect::Dispatch);
     Ok(shown(job))
 }

@@ -21,7 +21,7 @@ pub(super) fn lease(
     number: u32,
     worker: Worker,
 ) -> Outcome {
-    machine.tenants.admitted(tenant, now.time)?;
+    let shares_cache = machine.tenants.admitted(tenant, now.time)?.plan.shares_cache();
     let job = find(machine, tenant, id)?;
     if job.status.is_terminal() || job.status == Status::Paused {
         return Err(Refusal::JobEnded(job.status));
@@ -40,13 +40,16 @@ pub(super) fn lease(
     task.attempt += 1;
     task.state = TaskState::Leased(worker);
     job.status = Status::Running;
+    let (attempt, input, documents) = (task.attempt, task.input, task.documents);
+    job.tell();
     Ok(Reply::Leased(Assignment {
         tenant,
         job: id,
         task: number,
-        attempt: task.attempt,
-        input: task.input,
-        documents: task.documents,
+        attempt,
+        input,
+        documents,
+        shares_cache,
     }))
 }
 
@@ -66,14 +69,15 @@ pub(super) fn complete(
         return Err(Refusal::TooMany { what: What::Documents, got, limit });
     }
     let documents = u64::from(task.documents);
-    let (price, metered) = (job.price_micros, job.metered);
+    let (prices, metered) = ((job.price_micros, job.cached_price_micros), job.metered);
     let job = machine.jobs.get_mut(tenant, id).ok_or(Refusal::NotFound)?;
     if let Some(task) = job.tasks.get_mut(number as usize) {
         task.state = TaskState::Done(result);
     }
     job.counts.done += result.done;
     job.counts.failed += result.failed;
-    job.counts.cached += result.cached;
+    let cached = result.cached.min(result.done);
+    job.counts.cached += cached;
     job.updated_at = now.time;
     job.life.setbacks.remove(&number);
     settle(job);
@@ -82,9 +86,9 @@ pub(super) fn complete(
     if metered {
         let used = Usage {
             documents: u64::from(result.done),
-            cached: u64::from(result.cached),
+            cached: u64::from(cached),
             tokens: result.tokens,
-            cost_micros: u64::from(result.done) * price,
+            cost_micros: u64::from(result.done - cached) * prices.0 + u64::from(cached) * prices.1,
             ..Usage::default()
         };
         machine.usage.add(tenant, now, &used);
@@ -161,10 +165,10 @@ fn check_deadline(job: &Job, now: Stamp) -> Result<(), Refusal> {
     if passed { Err(Refusal::Expired) } else { Ok(()) }
 }
 
-/// Ends the job when every task has ended.
+/// Ends the job when every task has ended, and tells its followers how it stands.
 pub(super) fn settle(job: &mut Job) {
     if !job.tasks.iter().all(has_ended) {
-        return;
+        return job.tell();
     }
     let broken = job.tasks.iter().any(|task| matches!(task.state, TaskState::Failed));
     job.status = if broken { Status::Failed } else { Status::Completed };
@@ -172,4 +176,5 @@ pub(super) fn settle(job: &mut Job) {
         // What failed on the way was made good.
         job.life.cause = None;
     }
+    job.tell();
 }

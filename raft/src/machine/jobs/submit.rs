@@ -92,6 +92,7 @@ fn admit(
     let total = documents(&tasks);
     let metered = payer.key.is_some();
     let price_micros = if metered { row.plan.unit_price_micros() } else { 0 };
+    let cached_price_micros = if metered { row.plan.cached_price_micros() } else { 0 };
     if metered {
         let micros = total * price_micros;
         let Payer { key, slot } = payer;
@@ -106,17 +107,20 @@ fn admit(
         attempt: 0,
         state: TaskState::Queued,
     };
-    let job = Job {
+    let mut job = Job {
         id,
         life,
         status: Status::Queued,
         price_micros,
+        cached_price_micros,
         metered,
         created_at: now.time,
         updated_at: now.time,
         counts: Counts { total: total as u32, ..Counts::default() },
         tasks: tasks.into_iter().map(queued).collect(),
+        events: Vec::new(),
     };
+    job.tell();
     machine.jobs.insert(tenant, job.clone());
     effects.push(Effect::Dispatch);
     Ok(Reply::Job(Box::new(job)))

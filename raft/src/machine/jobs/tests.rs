@@ -137,6 +137,72 @@ fn expire(id: u128) -> Command {
 }
 
 #[test]
+fn a_cached_document_costs_its_own_price_and_all_that_was_reserved_is_given_free() {
+    let mut script = Script::new();
+    script.check(&[(submit(1, &[30]), "1 queued"), (lease(1, 0), "task 0 attempt 1")]);
+    assert_eq!(script.bill(), (0, 30, 30, 1, 30));
+    let output = Blob { sha256: Digest([8; 32]), bytes: 1 };
+    // More cannot be cached than has a result.
+    let result = TaskResult { output, done: 20, failed: 10, cached: 25, tokens: 1 };
+    let complete = Command::Complete { job: JobId(1), task: 0, attempt: 1, result };
+    script.check(&[(complete, "completed 20/10/30")]);
+    assert_eq!(script.bill(), (2, 0, 30, 1, 0), "twenty at a tenth of a cent");
+    assert_eq!(script.machine.jobs.get(ACME, JobId(1)).unwrap().counts.cached, 20);
+}
+
+/// The events of a job: name, status, done and failed.
+fn events(script: &Script, id: u128) -> Vec<String> {
+    let events = &script.machine.jobs.get(ACME, JobId(id)).unwrap().events;
+    let before = std::iter::once(None).chain(events.iter().map(Some));
+    let told = |(event, before): (&protocol::jobs::Event, Option<&protocol::jobs::Event>)| {
+        let name = event.kind(before).name();
+        format!("{name} {} {}/{}", event.status.name(), event.done, event.failed)
+    };
+    events.iter().zip(before).map(told).collect()
+}
+
+#[test]
+fn each_change_that_can_be_seen_is_an_event_and_the_end_is_the_last() {
+    let mut script = Script::new();
+    script.check(&[
+        (submit(1, &[2, 2, 2]), "1 queued"),
+        (lease(1, 0), "task 0 attempt 1"),
+        (lease(1, 1), "task 1 attempt 1"),
+        (complete(1, 0, 1, 2, 0), "running 2/0/6"),
+        (pause(1), "1 paused"),
+        (complete(1, 1, 1, 1, 1), "paused 3/1/6"),
+        (resume(1), "1 running"),
+        (lease(1, 2), "task 2 attempt 1"),
+        (complete(1, 2, 1, 2, 0), "completed 5/1/6"),
+        (cancel(1), "the job is completed"),
+    ]);
+    let wanted = [
+        "status queued 0/0",
+        "status running 0/0",
+        "progress running 2/0",
+        "status paused 2/0",
+        "progress paused 3/1",
+        "status running 3/1",
+        "done completed 5/1",
+    ];
+    assert_eq!(events(&script, 1), wanted);
+}
+
+#[test]
+fn a_job_that_is_held_up_again_and_again_has_a_bounded_number_of_events() {
+    let mut script = Script::new();
+    script.ask(submit(1, &[1]));
+    for _ in 0..protocol::jobs::HOLDS_MAX {
+        script.ask(pause(1));
+        script.ask(resume(1));
+    }
+    assert_eq!(events(&script, 1).len(), protocol::jobs::HOLDS_MAX + 1);
+    script.check(&[(cancel(1), "1 cancelled"), (cancel(1), "1 cancelled")]);
+    let told = events(&script, 1);
+    assert_eq!((told.len(), told.last().unwrap().as_str()), (102, "done cancelled 0/0"));
+}
+
+#[test]
 fn what_is_cancelled_stays_so_and_only_what_ran_is_billed() {
     let mut script = Script::new();
     script.check(&[(submit(7, &[2, 3, 4]), "7 queued"), (lease(7, 0), "task 0 attempt 1")]);

@@ -416,7 +416,12 @@ fn requests_that_run_hold_their_slots_until_they_are_released_or_their_node_is_l
     let scan = |number| {
         let slot = Some(Slot { worker: worker(2), number });
         let payer = protocol::limits::Payer { key: Some(KEY), slot };
-        let scan = protocol::usage::Command::Scan { documents: 1, tokens: 1, payer };
+        let scan = protocol::usage::Command::Scan {
+            documents: 1,
+            cached: Default::default(),
+            tokens: 1,
+            payer,
+        };
         protocol::Command::Usage(TENANT, scan)
     };
     for number in 1..=2 {
@@ -441,7 +446,12 @@ fn money_is_never_spent_beyond_the_budget() {
     let mut world = World::new(overrides);
     let payer = protocol::limits::Payer { key: Some(KEY), slot: None };
     let scan = |documents| {
-        let scan = protocol::usage::Command::Scan { documents, tokens: 1, payer };
+        let scan = protocol::usage::Command::Scan {
+            documents,
+            cached: Default::default(),
+            tokens: 1,
+            payer,
+        };
         protocol::Command::Usage(TENANT, scan)
     };
     world.apply(scan(3)).outcome.unwrap();
