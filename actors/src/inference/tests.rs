@@ -215,3 +215,60 @@ proptest! {
         }
     }
 }
+
+mod registry {
+    //! Models as operators bring them, on the embedded engine and in this process.
+
+    use std::fs::File;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::inference::bundle;
+    use crate::inference::scorer::Scorer;
+
+    fn load(bundle: &str) -> (tempfile::TempDir, Scorer) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
+        let dir = tempfile::tempdir().unwrap();
+        bundle::unpack(File::open(path.join(bundle)).unwrap(), dir.path()).unwrap();
+        let scorer = Scorer::load(dir.path(), EngineChoice::Rten, None).unwrap();
+        (dir, scorer)
+    }
+
+    fn bits(scores: &[Vec<f32>]) -> Vec<Vec<u32>> {
+        scores.iter().map(|score| score.iter().map(|x| x.to_bits()).collect()).collect()
+    }
+
+    #[test]
+    fn a_score_never_depends_on_neighbours() {
+        for bundle in ["small.tar", "vector.tar"] {
+            let (_dir, mut scorer) = load(bundle);
+            let texts: Vec<&str> = TEXTS.iter().map(String::as_str).take(120).collect();
+            let together = bits(&scorer.score(&texts).unwrap());
+            for (text, together) in texts.iter().zip(&together) {
+                assert_eq!(
+                    &bits(&scorer.score(&[text]).unwrap())[0],
+                    together,
+                    "{bundle}: {text:?}"
+                );
+            }
+            let mut back: Vec<&str> = texts.clone();
+            back.reverse();
+            let mut backwards = bits(&scorer.score(&back).unwrap());
+            backwards.reverse();
+            assert_eq!(backwards, together, "{bundle}");
+        }
+    }
+
+    #[test]
+    fn a_classifier_gives_probabilities_and_versions_differ() {
+        let texts = ["where is my parcel", "", "answer me now"];
+        let (_dir, mut first) = load("small.tar");
+        let (_other, mut second) = load("small-2.tar");
+        let scores = first.score(&texts).unwrap();
+        for score in &scores {
+            assert_eq!(score.len(), 3);
+            assert!((score.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{score:?}");
+        }
+        assert_ne!(bits(&scores), bits(&second.score(&texts).unwrap()));
+    }
+}
