@@ -1,12 +1,15 @@
 //! Documents and results as blobs hold them: one JSON object per line.
 
 use bytes::Bytes;
-use protocol::wire::jobs::Record;
+use protocol::Name;
+use protocol::models::Task;
+use protocol::wire::jobs::{Label, Record};
 use protocol::wire::scan::{Provenance, Signals, Span, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::blobs::sha256;
 use crate::inference::{self, ModelIdentity, Severity};
+use crate::models::{Loaded, Scored};
 use crate::slots::Scanned;
 
 /// A document of a job.
@@ -76,10 +79,46 @@ pub fn record(
         doc_id: document.id.clone(),
         status: status.to_owned(),
         verdict,
+        labels: None,
+        embedding: None,
         attempt,
         provenance,
         error,
     }
+}
+
+/// The record of one document that a model of the registry scored.
+#[must_use]
+pub fn record_of_scores(
+    document: &Document,
+    scored: Scored,
+    attempt: u32,
+    model: &Loaded,
+) -> Record {
+    let (status, scores, error) = match scored {
+        Ok(scores) => ("done", Some(scores), None),
+        Err(why) => ("failed", None, Some(why)),
+    };
+    let (labels, embedding) = match (model.task(), scores) {
+        (Task::Classifier, Some(scores)) => (Some(labelled(model.labels(), &scores)), None),
+        (Task::Encoder, scores) => (None, scores),
+        (Task::Classifier, None) => (None, None),
+    };
+    Record {
+        doc_id: document.id.clone(),
+        status: status.to_owned(),
+        verdict: None,
+        labels,
+        embedding,
+        attempt,
+        provenance: provenance(model.identity(), &document.content),
+        error,
+    }
+}
+
+fn labelled(labels: &[Name], scores: &[f32]) -> Vec<Label> {
+    let label = |(label, &score): (&Name, &f32)| Label { label: label.to_string(), score };
+    labels.iter().zip(scores).map(label).collect()
 }
 
 /// A verdict as the API shows it.

@@ -33,6 +33,7 @@ use crate::grants::{Grants, KIND_RECALL};
 use crate::jobs::board::KIND_BACKLOG;
 use crate::jobs::workers::KIND_LOAD;
 use crate::jobs::{Load, Workers};
+use crate::models::{KIND_WARM, Models};
 use crate::remote::{Envelope, Inbound, PeerId, PeerTransport, ReplyFrame};
 use crate::router::{KIND_ASK, Router};
 use crate::scans::{self, KIND_SCAN, Scans};
@@ -60,6 +61,7 @@ pub struct System {
     pub router: Router,
     pub workers: Workers,
     pub slots: Slots,
+    pub models: Models,
     pub blobs: Blobs,
     pub runner: Runner,
     pub scans: Scans,
@@ -84,7 +86,7 @@ impl System {
         host: Arc<Host>,
         router: Router,
         workers: Workers,
-        slots: Slots,
+        (slots, models): (Slots, Models),
         blobs: Blobs,
         signer: Signer,
         backups: Backups,
@@ -92,7 +94,8 @@ impl System {
         let identity = host.peers().identity();
         let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
         let (ways, others) = (router.clone(), workers.clone());
-        let runner = Runner::start(me, slots.clone(), blobs.clone(), ways, others);
+        let (by, kept_in) = (models.clone(), blobs.clone());
+        let runner = Runner::start(me, slots.clone(), by, kept_in, ways, others);
         let scans = Scans::new(me.node, slots.clone(), runner.clone(), workers.clone());
         let (fail, failed) = watch::channel(false);
         let grants = Grants::new(me);
@@ -111,6 +114,7 @@ impl System {
             router,
             workers,
             slots,
+            models,
             blobs,
             runner,
             scans,
@@ -133,6 +137,7 @@ impl System {
         self.scans.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
         self.backups.set_transport(Arc::clone(transport));
+        self.models.start(transport);
         tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
         tokio::spawn(self.ward.clone().tell(Arc::clone(transport)));
         let board = self.workers.board().clone();
@@ -360,6 +365,7 @@ pub struct Gate {
     router: Router,
     workers: Workers,
     scans: Scans,
+    models: Models,
     grants: Grants,
     ward: Ward,
     backups: Backups,
@@ -375,6 +381,7 @@ impl Gate {
             router: system.router.clone(),
             workers: system.workers.clone(),
             scans: system.scans.clone(),
+            models: system.models.clone(),
             grants: system.grants.clone(),
             ward: system.ward.clone(),
             backups: system.backups.clone(),
@@ -416,6 +423,10 @@ impl Inbound for Gate {
                 }
                 KIND_SCAN => match codec::decode(&envelope.payload) {
                     Ok(texts) => scans::answer(gate.scans.scan_for(texts).await),
+                    Err(_) => ReplyFrame::Internal,
+                },
+                KIND_WARM => match codec::decode(&envelope.payload) {
+                    Ok(key) => reply(&gate.models.warm_here(key).await),
                     Err(_) => ReplyFrame::Internal,
                 },
                 KIND_SIGN => match codec::decode(&envelope.payload) {

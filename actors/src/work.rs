@@ -18,10 +18,12 @@ use crate::blobs::Blobs;
 use crate::documents::{self, Document};
 use crate::figures::figures;
 use crate::jobs::Workers;
+use crate::models::Models;
 use crate::router::Router;
 use crate::slots::{Scanned, SlotError, Slots};
 
 mod credit;
+mod model;
 mod pull;
 
 /// Tasks that are here at a time, those included whose results no owner has taken yet. None is
@@ -56,6 +58,7 @@ pub struct Runner {
 struct Inner {
     me: Worker,
     slots: Slots,
+    models: Models,
     blobs: Blobs,
     router: Router,
     workers: Workers,
@@ -81,11 +84,18 @@ struct Held {
 impl Runner {
     /// Fetches work from now on, when there is any.
     #[must_use]
-    pub fn start(me: Worker, slots: Slots, blobs: Blobs, router: Router, workers: Workers) -> Self {
+    pub fn start(
+        me: Worker,
+        slots: Slots,
+        models: Models,
+        blobs: Blobs,
+        router: Router,
+        workers: Workers,
+    ) -> Self {
         let running = Mutex::default();
         let turns = Semaphore::new(TURNS_PER_SLOT * slots.settings().slots.max(1));
         let emptied = Notify::new();
-        let inner = Inner { me, slots, blobs, router, workers, running, turns, emptied };
+        let inner = Inner { me, slots, models, blobs, router, workers, running, turns, emptied };
         let runner = Self { inner: Arc::new(inner) };
         tokio::spawn(runner.clone().report());
         tokio::spawn(pull::run(runner.clone()));
@@ -182,6 +192,9 @@ impl Runner {
         let input = blobs.get(group, task.tenant, task.input).await.map_err(text)?;
         let documents = documents::read(&input).map_err(text)?;
         drop(input);
+        if let Some(model) = task.model {
+            return self.make_by(model, group, task, documents).await;
+        }
         let texts = |chunk: &[Document]| chunk.iter().map(|one| one.content.clone()).collect();
         let chunks: Vec<Vec<String>> =
             documents.chunks(self.chunk_documents()).map(texts).collect();
@@ -218,7 +231,7 @@ impl Runner {
             match self.inner.slots.scan(texts.clone()).await {
                 Ok(scanned) => return Ok(scanned),
                 Err(SlotError::Overloaded) => tokio::time::sleep(SLOT_PAUSE).await,
-                Err(SlotError::Ended) => return Err(NotRun::Ended),
+                Err(SlotError::Ended | SlotError::NoModel(_)) => return Err(NotRun::Ended),
             }
         }
     }

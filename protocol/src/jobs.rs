@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Payer;
+use crate::models::ModelId;
 use crate::{Digest, JobId, NodeId, TenantId, Time};
 
 mod life;
@@ -278,4 +279,6 @@ pub struct Assignment {
     pub attempt: u32,
     pub input: Blob,
     pub documents: u32,
+    /// `None` is the built-in one.
+    pub model: Option<ModelId>,
 }

@@ -12,6 +12,7 @@ mod house;
 mod isolation;
 mod job_life;
 mod limits;
+mod models;
 mod openapi;
 mod ops;
 mod plans;

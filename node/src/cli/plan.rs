@@ -233,6 +233,8 @@ mod tests {
             unit_price_micros: 5,
             features: vec!["api_access".to_owned()],
             trial_days: None,
+            models: None,
+            default_model: None,
             version: 4,
         };
         let base = from_file("gold", &serde_json::to_string(&plan).unwrap()).unwrap();

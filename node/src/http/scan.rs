@@ -214,7 +214,7 @@ async fn score(app: &App, texts: Vec<String>) -> Result<Scores, Problem> {
     let placed: Result<Vec<_>, _> = placed.into_iter().collect();
     let placed = placed.map_err(|error| match error {
         SlotError::Overloaded => Problem::new(Code::Overloaded),
-        SlotError::Ended => Problem::new(Code::NotReady),
+        SlotError::Ended | SlotError::NoModel(_) => Problem::new(Code::NotReady),
     })?;
     let nodes = placed.iter().map(|placed| placed.node).collect();
     let scanned = placed.into_iter().flat_map(|placed| placed.scanned);

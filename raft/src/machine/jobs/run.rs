@@ -39,6 +39,7 @@ pub(super) fn lease(
     }
     task.attempt += 1;
     task.state = TaskState::Leased(worker);
+    let model = job.life.wishes.model;
     job.status = Status::Running;
     Ok(Reply::Leased(Assignment {
         tenant,
@@ -47,6 +48,7 @@ pub(super) fn lease(
         attempt: task.attempt,
         input: task.input,
         documents: task.documents,
+        model,
     }))
 }
 
