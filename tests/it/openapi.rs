@@ -10,7 +10,7 @@ use tests::{Cluster, Options};
 use crate::stage::{on_three_nodes, same};
 
 /// What the contract promises of this build; a route that goes missing is a broken promise.
-const PROMISED: [&str; 64] = [
+const PROMISED: [&str; 71] = [
     "DELETE /v1/keys/{id}",
     "DELETE /v1/models/{name}/versions/{version}",
     "DELETE /v1/tenants/{id}",
