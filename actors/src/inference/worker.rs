@@ -55,10 +55,11 @@ fn listen(mut socket: UnixStream) -> io::Result<Requests> {
     let (to_batches, batches) = sync_channel(1);
     std::thread::Builder::new().name("skep-model-in".to_owned()).spawn(move || {
         let loaded = frame::read(&mut socket).is_ok_and(|load| to_first.send(load).is_ok());
-        while loaded {
-            let Ok(texts) = frame::read(&mut socket) else { break };
-            if to_batches.send(texts).is_err() {
-                break;
+        if loaded {
+            while let Ok(texts) = frame::read(&mut socket) {
+                if to_batches.send(texts).is_err() {
+                    break;
+                }
             }
         }
         std::process::exit(0);

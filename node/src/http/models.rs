@@ -273,10 +273,10 @@ async fn change(
 ) -> Result<(Written, Model), Problem> {
     let command = nodes::Command::Model(command);
     let written = app.propose_meta(command, wish, None, status).await?;
-    match written.reply.clone() {
-        Reply::Model(model) => Ok((written, *model)),
-        _other => Err(Problem::new(Code::Internal)),
-    }
+    let Reply::Model(model) = written.reply.clone() else {
+        return Err(Problem::new(Code::Internal));
+    };
+    Ok((written, *model))
 }
 
 fn has(model: &Model, version: u32) -> bool {

@@ -92,7 +92,12 @@ fn input(session: &Session, name: &str) -> Result<Input, String> {
     let wide = match found.dtype() {
         ValueType::Tensor { ty: TensorElementType::Int64, .. } => true,
         ValueType::Tensor { ty: TensorElementType::Int32, .. } => false,
-        other => return Err(format!("input {name} is {other}, not a tensor of integers")),
+        other @ (ValueType::Tensor { .. }
+        | ValueType::Sequence(_)
+        | ValueType::Map { .. }
+        | ValueType::Optional(_)) => {
+            return Err(format!("input {name} is {other}, not a tensor of integers"));
+        }
     };
     Ok(Input { name: name.to_owned(), wide })
 }
