@@ -4,6 +4,7 @@
 //! else from any other. Every path starts with the tenant. A blob is written under another name
 //! and renamed, so a name never leads to half a blob; what is read is hashed all the same.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -147,13 +148,28 @@ impl Blobs {
     }
 
     /// Makes sure that this node has a blob; says whether it had to be brought.
-    async fn keep(&self, group: GroupId, tenant: TenantId, blob: Blob) -> Result<bool, BlobError> {
+    pub(crate) async fn keep(
+        &self,
+        group: GroupId,
+        tenant: TenantId,
+        blob: Blob,
+    ) -> Result<bool, BlobError> {
         if self.disk.has(tenant, blob.sha256).await? {
             return Ok(false);
         }
         let content = self.get(group, tenant, blob).await?;
         self.disk.write(tenant, blob.sha256, content).await?;
         Ok(true)
+    }
+
+    /// Removes the blobs of a tenant on this node that are not named and older than `age`; how many.
+    pub(crate) async fn sweep(
+        &self,
+        tenant: TenantId,
+        named: BTreeSet<Digest>,
+        age: Duration,
+    ) -> io::Result<usize> {
+        self.disk.sweep(tenant, named, age).await
     }
 
     /// What other nodes may ask of this one's blobs.

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::Digest;
-use protocol::wire::jobs::Record;
+use protocol::models::Task;
+use protocol::wire::jobs::{Label, Record};
 use protocol::wire::scan::{Provenance, Signals, Span, Verdict};
+use protocol::{Digest, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::blobs::sha256;
 use crate::cache::Scored;
 use crate::inference::{self, ModelIdentity, Severity};
+use crate::models::{self, Loaded};
 
 /// A document of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +84,52 @@ impl Maker {
             Ok(entry) => ("done", Some(entry.verdict), None),
             Err(why) => ("failed", None, Some(why)),
         };
-        Record { doc_id: id, status: status.to_owned(), verdict, attempt, provenance, error }
+        Record {
+            doc_id: id,
+            status: status.to_owned(),
+            verdict,
+            labels: None,
+            embedding: None,
+            attempt,
+            provenance,
+            error,
+        }
     }
+}
+
+/// The record of one document that a model of the registry scored.
+#[must_use]
+pub fn record_of_scores(
+    document: &Document,
+    scored: models::Scored,
+    attempt: u32,
+    model: &Loaded,
+) -> Record {
+    let (status, scores, error) = match scored {
+        Ok(scores) => ("done", Some(scores), None),
+        Err(why) => ("failed", None, Some(why)),
+    };
+    let (labels, embedding) = match (model.task(), scores) {
+        (Task::Classifier, Some(scores)) => (Some(labelled(model.labels(), &scores)), None),
+        (Task::Encoder, scores) => (None, scores),
+        (Task::Classifier, None) => (None, None),
+    };
+    Record {
+        doc_id: document.id.clone(),
+        status: status.to_owned(),
+        verdict: None,
+        labels,
+        embedding,
+        attempt,
+        provenance: Maker::new(model.identity())
+            .provenance(sha256(document.content.as_bytes()), false),
+        error,
+    }
+}
+
+fn labelled(labels: &[Name], scores: &[f32]) -> Vec<Label> {
+    let label = |(label, &score): (&Name, &f32)| Label { label: label.to_string(), score };
+    labels.iter().zip(scores).map(label).collect()
 }
 
 /// A verdict as the API shows it.

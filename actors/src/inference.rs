@@ -4,23 +4,29 @@
 //! not on the machine, because every number the model adds up is a small integer and exact in `f32`.
 
 pub mod batch;
+pub mod bundle;
 mod confusables;
 mod decode;
 mod detect;
 mod engine;
 pub mod evaluate;
 mod features;
+mod frame;
 mod fusion;
 mod model;
 mod normal;
 mod personal;
+pub mod process;
 mod repetition;
 mod rules;
 mod scan;
+mod scorer;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod unicode;
 pub mod verdict;
+pub mod worker;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -17,6 +17,7 @@ pub mod inference;
 pub mod jobs;
 mod leases;
 mod limits;
+pub mod models;
 pub mod pepper;
 pub mod remote;
 pub mod router;

@@ -1,9 +1,9 @@
 //! Inference slots: one actor and one OS thread each, so that no model ever holds up a node's I/O.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
@@ -13,31 +13,79 @@ use tracing::{error, warn};
 use crate::bounded::{BoundedRef, Counted, NotSent, Slot};
 use crate::figures::figures;
 use crate::inference::{ModelIdentity, Scanner, Verdict};
+use crate::models::{Loaded, Scored};
 use crate::texts::Texts;
 
 /// Batches that wait for one slot; beyond it a caller is told at once.
 const BATCHES_MAX: usize = 64;
 /// The niceness of slot threads: elections must not wait for inference.
 const NICENESS: i32 = 10;
+/// A slot whose batch runs for longer than this is given another only when all are like it.
+const STUCK_MS: u64 = 2_000;
 
 /// What became of one document.
 pub type Scanned = Result<Verdict, String>;
 
 /// Why a batch was not scanned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SlotError {
     #[error("every inference slot is busy and its queue full")]
     Overloaded,
     #[error("the inference slot ended")]
     Ended,
+    /// The model does not run on this node; no document is to blame.
+    #[error("the model does not run here: {0}")]
+    NoModel(String),
 }
 
 /// Documents for one slot. Dropped before it runs when nobody waits for it any more.
 #[derive(Debug)]
 pub struct Batch {
     texts: Texts,
-    reply: oneshot::Sender<Vec<Scanned>>,
+    work: Work,
     _counted: Documents,
+}
+
+/// What is done with the documents of a batch, and who waits for it.
+#[derive(Debug)]
+enum Work {
+    /// Scanned by the built-in model.
+    Scan(oneshot::Sender<Vec<Scanned>>),
+    /// Scored by a model of the registry.
+    Score(Arc<Loaded>, oneshot::Sender<Result<Vec<Scored>, String>>),
+}
+
+impl Work {
+    fn is_unwanted(&self) -> bool {
+        match self {
+            Self::Scan(reply) => reply.is_closed(),
+            Self::Score(_, reply) => reply.is_closed(),
+        }
+    }
+}
+
+/// Since when a slot runs its batch, in milliseconds of this process; 0 while it runs none.
+#[derive(Debug, Default)]
+struct Busy(AtomicU64);
+
+impl Busy {
+    fn begin(&self) {
+        self.0.store(now_ms().max(1), Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self) -> bool {
+        let since = self.0.load(Ordering::Relaxed);
+        since > 0 && now_ms().saturating_sub(since) > STUCK_MS
+    }
+}
+
+fn now_ms() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_millis() as u64
 }
 
 /// What every slot of a node shares.
@@ -52,7 +100,7 @@ pub struct Settings {
 /// The slots of this node. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Slots {
-    slots: Arc<Vec<BoundedRef<Batch>>>,
+    slots: Arc<Vec<(BoundedRef<Batch>, Arc<Busy>)>>,
     identity: Arc<ModelIdentity>,
     settings: Settings,
     /// Documents that wait or run.
@@ -68,10 +116,11 @@ impl Slots {
         let pace = Arc::new(Pace::first(settings.delay));
         let mut slots = Vec::new();
         for _ in 0..settings.slots.max(1) {
-            let start = (scanner.slot()?, settings.delay, Arc::clone(&pace));
+            let busy = Arc::new(Busy::default());
+            let start = (scanner.slot()?, settings.delay, Arc::clone(&pace), Arc::clone(&busy));
             let (actor, _) =
                 Actor::spawn_linked(None, InferenceActor, start, supervisor.get_cell()).await?;
-            slots.push(BoundedRef::new(actor, BATCHES_MAX));
+            slots.push((BoundedRef::new(actor, BATCHES_MAX), busy));
         }
         let documents = Arc::default();
         Ok(Self { slots: Arc::new(slots), identity, settings, documents, pace })
@@ -80,21 +129,34 @@ impl Slots {
     /// Scans texts on the slot with the shortest queue; one outcome per text, in order.
     pub async fn scan(&self, texts: Texts) -> Result<Vec<Scanned>, SlotError> {
         let (reply, scanned) = oneshot::channel();
-        let live =
-            self.slots.iter().filter(|slot| slot.actor().get_status() < ActorStatus::Stopping);
-        let slot = live.min_by_key(|slot| slot.depth()).ok_or(SlotError::Ended)?;
+        self.send(texts, Work::Scan(reply))?;
+        scanned.await.map_err(|_| SlotError::Ended)
+    }
+
+    /// Scores texts by a model of the registry in the same way.
+    pub async fn score(&self, model: Arc<Loaded>, texts: Texts) -> Result<Vec<Scored>, SlotError> {
+        let (reply, scored) = oneshot::channel();
+        self.send(texts, Work::Score(model, reply))?;
+        scored.await.map_err(|_| SlotError::Ended)?.map_err(SlotError::NoModel)
+    }
+
+    fn send(&self, texts: Texts, work: Work) -> Result<(), SlotError> {
+        let is_live = |slot: &BoundedRef<Batch>| slot.actor().get_status() < ActorStatus::Stopping;
+        let live = self.slots.iter().filter(|(slot, _)| is_live(slot));
+        // What waits behind a document that hangs waits for long.
+        let slot = live.min_by_key(|(slot, busy)| (busy.is_stuck(), slot.depth()));
+        let (slot, _) = slot.ok_or(SlotError::Ended)?;
         let counted = Documents::count(&self.documents, texts.len());
-        slot.try_send(Batch { texts, reply, _counted: counted }).map_err(|error| match error {
+        slot.try_send(Batch { texts, work, _counted: counted }).map_err(|error| match error {
             NotSent::Overloaded { .. } => SlotError::Overloaded,
             NotSent::Stopped => SlotError::Ended,
-        })?;
-        scanned.await.map_err(|_| SlotError::Ended)
+        })
     }
 
     /// Batches that wait or run.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.slots.iter().map(BoundedRef::depth).sum()
+        self.slots.iter().map(|(slot, _)| slot.depth()).sum()
     }
 
     /// Documents that wait or run.
@@ -146,7 +208,7 @@ impl Drop for Documents {
 /// Microseconds for which a document holds its slot: a mean in which newer documents weigh more. Of
 /// two slots that note at the same time one may be overheard; a mean can do without it.
 #[derive(Debug)]
-struct Pace(AtomicU64);
+pub(crate) struct Pace(AtomicU64);
 
 impl Pace {
     /// Before anything was measured: a short text on the built-in model.
@@ -154,15 +216,15 @@ impl Pace {
     /// Documents after which an older one weighs a half.
     const MEMORY: f64 = 64.0;
 
-    fn first(delay: Duration) -> Self {
+    pub(crate) fn first(delay: Duration) -> Self {
         Self(AtomicU64::new((Self::GUESS + delay).as_micros() as u64))
     }
 
-    fn get(&self) -> Duration {
+    pub(crate) fn get(&self) -> Duration {
         Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 
-    fn note(&self, documents: usize, took: Duration) {
+    pub(crate) fn note(&self, documents: usize, took: Duration) {
         if documents == 0 {
             return;
         }
@@ -210,17 +272,17 @@ struct InferenceActor;
 impl Actor for InferenceActor {
     type Msg = Counted<Batch>;
     type State = Sender<(Batch, Slot)>;
-    type Arguments = (Scanner, Duration, Arc<Pace>);
+    type Arguments = (Scanner, Duration, Arc<Pace>, Arc<Busy>);
 
     async fn pre_start(
         &self,
         _: ActorRef<Self::Msg>,
-        (scanner, delay, pace): Self::Arguments,
+        (scanner, delay, pace, busy): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         let (batches, queue) = channel();
         std::thread::Builder::new()
             .name("skep-slot".to_owned())
-            .spawn(move || run(&scanner, delay, &pace, &queue))?;
+            .spawn(move || run(&scanner, delay, &pace, &busy, &queue))?;
         Ok(batches)
     }
 
@@ -234,21 +296,42 @@ impl Actor for InferenceActor {
     }
 }
 
-fn run(scanner: &Scanner, delay: Duration, pace: &Pace, queue: &Receiver<(Batch, Slot)>) {
+fn run(
+    scanner: &Scanner,
+    delay: Duration,
+    pace: &Pace,
+    busy: &Busy,
+    queue: &Receiver<(Batch, Slot)>,
+) {
     if let Err(error) = rustix::process::nice(NICENESS) {
         warn!(%error, "inference keeps its priority");
     }
     while let Ok((batch, place)) = queue.recv() {
-        if batch.reply.is_closed() {
+        let Batch { texts, work, _counted: counted } = batch;
+        if work.is_unwanted() {
             continue;
         }
+        busy.begin();
         let began = Instant::now();
-        let scanned = scan(scanner, &batch.texts);
-        hold(delay * batch.texts.len() as u32);
-        pace.note(batch.texts.len(), began.elapsed());
-        // The caller may have given up meanwhile.
-        let _ = batch.reply.send(scanned);
-        drop(place);
+        let held = || {
+            hold(delay * texts.len() as u32);
+            pace.note(texts.len(), began.elapsed());
+        };
+        // Whoever waits may have given up meanwhile.
+        match work {
+            Work::Scan(reply) => {
+                let scanned = scan(scanner, &texts);
+                held();
+                let _ = reply.send(scanned);
+            }
+            Work::Score(model, reply) => {
+                let scored = model.score(&texts.iter().collect::<Vec<_>>());
+                held();
+                let _ = reply.send(scored);
+            }
+        }
+        busy.end();
+        drop((counted, place));
     }
 }
 

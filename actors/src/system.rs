@@ -34,6 +34,7 @@ use crate::grants::{Grants, KIND_RECALL};
 use crate::jobs::board::KIND_BACKLOG;
 use crate::jobs::workers::KIND_LOAD;
 use crate::jobs::{Load, Workers};
+use crate::models::{KIND_WARM, Models};
 use crate::remote::{Envelope, Inbound, PeerId, PeerTransport, ReplyFrame};
 use crate::router::{KIND_ASK, Router};
 use crate::scans::{self, KIND_SCAN, Scans};
@@ -61,6 +62,7 @@ pub struct System {
     pub router: Router,
     pub workers: Workers,
     pub slots: Slots,
+    pub models: Models,
     pub blobs: Blobs,
     pub cache: Cache,
     pub runner: Runner,
@@ -86,7 +88,7 @@ impl System {
         host: Arc<Host>,
         router: Router,
         workers: Workers,
-        slots: Slots,
+        (slots, models): (Slots, Models),
         (blobs, cache): (Blobs, Cache),
         signer: Signer,
         backups: Backups,
@@ -94,8 +96,8 @@ impl System {
         let identity = host.peers().identity();
         let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
         let (ways, others) = (router.clone(), workers.clone());
-        let stores = (blobs.clone(), cache.clone());
-        let runner = Runner::start(me, slots.clone(), stores, ways, others);
+        let (stores, by) = ((blobs.clone(), cache.clone()), models.clone());
+        let runner = Runner::start(me, (slots.clone(), by), stores, ways, others);
         let scans = Scans::new(me.node, slots.clone(), runner.clone(), workers.clone());
         let (fail, failed) = watch::channel(false);
         let grants = Grants::new(me);
@@ -114,6 +116,7 @@ impl System {
             router,
             workers,
             slots,
+            models,
             blobs,
             cache,
             runner,
@@ -138,6 +141,7 @@ impl System {
         self.cache.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
         self.backups.set_transport(Arc::clone(transport));
+        self.models.start(transport);
         tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
         tokio::spawn(self.ward.clone().tell(Arc::clone(transport)));
         let board = self.workers.board().clone();
@@ -366,6 +370,7 @@ pub struct Gate {
     workers: Workers,
     scans: Scans,
     cache: Cache,
+    models: Models,
     grants: Grants,
     ward: Ward,
     backups: Backups,
@@ -382,6 +387,7 @@ impl Gate {
             workers: system.workers.clone(),
             scans: system.scans.clone(),
             cache: system.cache.clone(),
+            models: system.models.clone(),
             grants: system.grants.clone(),
             ward: system.ward.clone(),
             backups: system.backups.clone(),
@@ -426,6 +432,10 @@ impl Inbound for Gate {
                     Err(_) => ReplyFrame::Internal,
                 },
                 KIND_CACHE => gate.cache.answer(&envelope.payload).await,
+                KIND_WARM => match codec::decode(&envelope.payload) {
+                    Ok(key) => reply(&gate.models.warm_here(key).await),
+                    Err(_) => ReplyFrame::Internal,
+                },
                 KIND_SIGN => match codec::decode(&envelope.payload) {
                     Ok(head) => {
                         let group = GroupId(envelope.shard);

@@ -19,11 +19,13 @@ use crate::cache::{Cache, Names, Scored, Tally, Whose};
 use crate::documents;
 use crate::figures::figures;
 use crate::jobs::Workers;
+use crate::models::Models;
 use crate::router::Router;
 use crate::slots::{Scanned, SlotError, Slots};
 use crate::texts::Texts;
 
 mod credit;
+mod model;
 mod pull;
 
 /// Tasks that are here at a time, those included whose results no owner has taken yet. None is
@@ -58,6 +60,7 @@ pub struct Runner {
 struct Inner {
     me: Worker,
     slots: Slots,
+    models: Models,
     blobs: Blobs,
     cache: Cache,
     router: Router,
@@ -86,7 +89,7 @@ impl Runner {
     #[must_use]
     pub fn start(
         me: Worker,
-        slots: Slots,
+        (slots, models): (Slots, Models),
         (blobs, cache): (Blobs, Cache),
         router: Router,
         workers: Workers,
@@ -94,7 +97,8 @@ impl Runner {
         let running = Mutex::default();
         let turns = Semaphore::new(TURNS_PER_SLOT * slots.settings().slots.max(1));
         let emptied = Notify::new();
-        let inner = Inner { me, slots, blobs, cache, router, workers, running, turns, emptied };
+        let inner =
+            Inner { me, slots, models, blobs, cache, router, workers, running, turns, emptied };
         let runner = Self { inner: Arc::new(inner) };
         tokio::spawn(runner.clone().report());
         tokio::spawn(pull::run(runner.clone()));
@@ -191,6 +195,9 @@ impl Runner {
         let input = blobs.get(group, task.tenant, task.input).await.map_err(text)?;
         let documents = documents::read(&input).map_err(text)?;
         drop(input);
+        if let Some(model) = task.model {
+            return self.make_by(model, group, task, documents).await;
+        }
         let (ids, texts): (Vec<_>, Vec<_>) =
             documents.into_iter().map(|document| (document.id, document.content)).unzip();
         let scored = self.score(task, texts.into()).await?;
@@ -253,7 +260,7 @@ impl Runner {
             match self.inner.slots.scan(texts.clone()).await {
                 Ok(scanned) => return Ok(scanned),
                 Err(SlotError::Overloaded) => tokio::time::sleep(SLOT_PAUSE).await,
-                Err(SlotError::Ended) => return Err(NotRun::Ended),
+                Err(SlotError::Ended | SlotError::NoModel(_)) => return Err(NotRun::Ended),
             }
         }
     }

@@ -13,6 +13,7 @@ mod growth;
 mod http;
 mod limits;
 mod load;
+mod models;
 mod pace;
 mod proposals;
 mod replicas;
@@ -53,9 +54,11 @@ enum Command {
     Checkpoints(checkpoints::Plan),
     /// What added nodes are worth: jobs on one, two, three and five
     Growth(growth::Plan),
+    /// Jobs by models beside a bare loop of onnxruntime in Python
+    Models(models::Plan),
     /// The write-ahead log alone beside write + fdatasync
     Wal(wal::Plan),
-    /// All of them but `cache`, `scale`, `checkpoints` and `growth`, with their defaults
+    /// All of them but `cache`, `scale`, `checkpoints`, `growth` and `models`, with their defaults
     All,
     /// One process of `proposals`
     #[command(hide = true)]
@@ -84,6 +87,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Cache(plan) => cache::run(&plan).await,
         Command::Scale(plan) => scale::run(&plan).await,
         Command::Growth(plan) => growth::run(&plan).await,
+        Command::Models(plan) => models::run(&plan).await,
         Command::Checkpoints(plan) => {
             tokio::task::spawn_blocking(move || checkpoints::run(&plan)).await?
         }

@@ -10,8 +10,10 @@ use actors::audit::Signer;
 use actors::backup::{self, Backups, Place};
 use actors::blobs::{Blobs, OpenError};
 use actors::cache::{self, Cache};
+use actors::inference::process::Launch;
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
+use actors::models::{self, Models};
 use actors::remote::{ClusterTransport, Inbound, PeerId, PeerState, PeerTransport, Settings, Wire};
 use actors::router::Router;
 use actors::slots::{self, Slots};
@@ -172,6 +174,9 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let blobs = blobs.map_err(no_blobs)?;
     doors.bulk.set(blobs.service());
     let slots = start_slots(&config).await?;
+    let settings = models_of(&config, &data, &slots);
+    let models = Models::open(Arc::clone(&host), blobs.clone(), settings);
+    let models = models.map_err(|cause| BootError::Io { what: "models".to_owned(), cause })?;
     let me = Worker { node: identity.node, incarnation: identity.start.incarnation };
     let router = Router::new(Arc::clone(&host));
     let signer = Signer::new(identity.node, identity.cluster, &secret);
@@ -180,8 +185,9 @@ pub async fn start(plan: Plan) -> Result<Node, BootError> {
     let workers = Workers::new(me);
     let cache = Cache::start(identity.node, cache_settings(&config, &data), workers.clone());
     let cache = cache.map_err(|cause| BootError::Io { what: "cache".to_owned(), cause })?;
-    let stores = (blobs, cache);
-    let system = System::start(Arc::clone(&host), router, workers, slots, stores, signer, backups);
+    let (engines, stores) = ((slots, models), (blobs, cache));
+    let host_of = Arc::clone(&host);
+    let system = System::start(host_of, router, workers, engines, stores, signer, backups);
     let system = system.await.map_err(|error| failed(&error.to_string()))?;
     let transport = connect(&host, &system, &doors, me, cookie).await?;
     let replace_after = Some(config.cluster.replace_after_s).filter(|&seconds| seconds > 0);
@@ -411,6 +417,25 @@ impl Service for Later {
             Some(service) => service.call(from, kind, group, body),
             None => Box::pin(async { Err("starting".to_owned()) }),
         }
+    }
+}
+
+fn models_of(config: &Config, data: &Path, slots: &Slots) -> models::Settings {
+    let inference = &config.inference;
+    let library = Some(PathBuf::from(&inference.library));
+    let launch = Launch {
+        // The very program that runs, though its file may have been replaced.
+        command: vec!["/proc/self/exe".into(), "model-worker".into()],
+        engine: inference.engine,
+        library: library.filter(|path| !path.as_os_str().is_empty()),
+        batch_limit: Duration::from_secs(u64::from(inference.batch_limit_s.max(1))),
+        batch_bytes: u64::from(inference.batch_mib.max(1)) << 20,
+    };
+    models::Settings {
+        dir: data.join("models"),
+        launch,
+        slots: slots.settings().slots,
+        memory_bytes: u64::from(inference.models_mib) << 20,
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use actors::inference::worker;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use client::{Client, Credential};
 
@@ -110,7 +111,7 @@ enum Command {
     Cluster(cluster::Command),
     /// Say whether this machine, a data directory and the cluster are well
     Doctor(doctor::Args),
-    /// Judge the built-in model
+    /// Manage models (operator), and judge the built-in one
     #[command(subcommand)]
     Model(model::Command),
     /// Scripted proofs on a throw-away cluster
@@ -119,6 +120,9 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// The process of a model: nodes run it
+    #[command(hide = true)]
+    ModelWorker,
     /// Print a completion script
     Completions(completions::Args),
 }
@@ -154,7 +158,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
-        Command::Model(command) => model::run(command, context),
+        Command::Model(command) => model::run(command, context).await,
+        // This process has nothing else to do.
+        Command::ModelWorker => worker::run().map_err(|error| Failure::failed(error.to_string())),
         Command::Demo(command) => demo::run(command, context.output).await,
         Command::Config(command) => config::run(command),
         Command::Completions(args) => completions::run(&args, context.output),

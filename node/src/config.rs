@@ -101,6 +101,9 @@ pub struct Inference {
     pub library: String,
     pub slots: u16,
     pub delay_ms: u32,
+    pub models_mib: u32,
+    pub batch_mib: u32,
+    pub batch_limit_s: u16,
 }
 
 /// The result cache.

@@ -18,6 +18,7 @@ pub mod json;
 pub mod keys;
 pub mod limits;
 pub mod metrics;
+pub mod models;
 pub mod nodes;
 pub mod openapi;
 pub mod plans;
@@ -46,6 +47,7 @@ pub fn routes(app: App) -> Result<axum::Router, serde_json::Error> {
     let table = operations
         .merge(tenants::routes())
         .merge(plans::routes())
+        .merge(models::routes())
         .merge(keys::routes())
         .merge(limits::routes())
         .merge(scan::routes())

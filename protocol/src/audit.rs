@@ -183,6 +183,7 @@ fn refused(refusal: &Refusal) -> (u16, &'static str) {
         | Refusal::Expired
         | Refusal::NothingFailed
         | Refusal::Retried { .. }
+        | Refusal::VersionServes { .. }
         | Refusal::StaleAsk => (409, "conflict"),
         Refusal::StaleOwner { .. } => (503, "no_leader"),
         Refusal::ScopeMissing(_) | Refusal::ScopesExceeded => (403, "scope_missing"),

@@ -16,7 +16,7 @@ use crate::usage::Cached;
 use crate::versions::Wire;
 use crate::{
     GroupId, JobId, KeyId, NodeId, ReplicaId, Stamp, TenantId, Time, audit, jobs, keys, limits,
-    nodes, tenants, usage,
+    models, nodes, tenants, usage,
 };
 
 /// Commands in one entry, at most.
@@ -132,6 +132,7 @@ pub enum Reply {
     /// What a node may admit by itself.
     Slab(Slab),
     Plan(Box<Plan>),
+    Model(Box<models::Model>),
     /// A join token is good until then.
     Token(Time),
     /// An attempt failed, and what becomes of its task.
@@ -223,6 +224,8 @@ pub enum Refusal {
     NothingFailed,
     #[error("{job} does the failed part of the job again")]
     Retried { job: JobId },
+    #[error("version {version} serves")]
+    VersionServes { version: u32 },
 }
 
 /// Things that are counted against a bound.
@@ -233,6 +236,8 @@ pub enum What {
     Nodes,
     Tokens,
     Plans,
+    Models,
+    Versions,
 }
 
 impl std::fmt::Display for What {
@@ -243,6 +248,8 @@ impl std::fmt::Display for What {
             Self::Nodes => "nodes",
             Self::Tokens => "tokens",
             Self::Plans => "plans",
+            Self::Models => "models",
+            Self::Versions => "versions",
         })
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Payer;
+use crate::models::ModelId;
 use crate::{Digest, JobId, NodeId, TenantId, Time};
 
 mod events;
@@ -302,4 +303,6 @@ pub struct Assignment {
     pub documents: u32,
     /// Whether its tenant shares cached results.
     pub shares_cache: bool,
+    /// `None` is the built-in one.
+    pub model: Option<ModelId>,
 }

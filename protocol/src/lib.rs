@@ -10,6 +10,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
+pub mod models;
 pub mod name;
 pub mod nodes;
 pub mod owner;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Note;
 use crate::id::{self, BUCKETS, BadId};
 use crate::idempotency::Once;
+use crate::models::{self, Registry};
 use crate::plans::Plan;
 use crate::versions::Wire;
 use crate::{ClusterId, Digest, GroupId, Name, NodeId, ReplicaId, TenantId, Time};
@@ -299,6 +300,8 @@ pub struct Map {
     /// The version of the wire that is spoken, and written into the log. Every node speaks it, and it
     /// never falls.
     pub wire: u16,
+    /// The models that operators brought.
+    pub models: Registry,
 }
 
 impl Map {
@@ -442,6 +445,7 @@ pub enum Command {
     RaiseWire {
         to: u16,
     },
+    Model(models::Command),
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub const FEATURES_MAX: usize = 64;
 pub const SHARED_CACHE: &str = "shared_cache";
 /// What a shipped plan asks for a cached document: a tenth of the price of another.
 const CACHED_SHARE: u64 = 10;
+/// Models that one plan can name.
+pub const PLAN_MODELS_MAX: usize = 64;
 /// The largest weight of a tenant.
 pub const WEIGHT_MAX: u64 = 100;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -44,6 +46,10 @@ pub struct Plan {
     pub features: BTreeSet<Name>,
     /// Days after which a tenant that was made on this plan is refused.
     pub trial_days: Option<u32>,
+    /// Models that its tenants may name beside the built-in one; `None` is every one.
+    pub models: Option<BTreeSet<Name>>,
+    /// What a request without a model gets; `None` is the built-in one.
+    pub default_model: Option<Name>,
 }
 
 impl Plan {
@@ -78,6 +84,13 @@ impl Plan {
     pub fn weight(&self) -> u64 {
         let shipped = || Shipped::ALL.into_iter().find(|shipped| shipped.name() == self.name());
         self.limits.weight.unwrap_or_else(|| shipped().map_or(1, Shipped::weight))
+    }
+
+    /// Whether its tenants may name a model.
+    #[must_use]
+    pub fn may_use(&self, model: &Name) -> bool {
+        let listed = self.models.as_ref().is_none_or(|models| models.contains(model));
+        listed || self.default_model.as_ref() == Some(model)
     }
 
     /// When a tenant that was made at `created_at` is refused.
@@ -155,6 +168,8 @@ impl Shipped {
             cached_price_micros: price_micros / CACHED_SHARE,
             features: features.collect(),
             trial_days: (self == Self::Trial).then_some(14),
+            models: None,
+            default_model: None,
         }
     }
 }

@@ -17,6 +17,9 @@ pub struct Tenant {
     /// IANA name of the zone whose days and months count; UTC without one.
     pub time_zone: Option<Name>,
     pub region: Option<Name>,
+    /// What its requests without a model get, before what its plan says. It may name this one
+    /// whatever the plan allows.
+    pub model: Option<Name>,
     pub suspended: bool,
     pub created_at: Time,
     pub updated_at: Time,
@@ -52,6 +55,18 @@ impl Tenant {
     #[must_use]
     pub fn weight(&self) -> u64 {
         self.overrides.weight.over(None).unwrap_or_else(|| self.plan.weight())
+    }
+
+    /// What its requests get that name no model; `None` is the built-in one.
+    #[must_use]
+    pub fn default_model(&self) -> Option<&Name> {
+        self.model.as_ref().or(self.plan.default_model.as_ref())
+    }
+
+    /// Whether its requests may name a model.
+    #[must_use]
+    pub fn may_use(&self, model: &Name) -> bool {
+        self.model.as_ref() == Some(model) || self.plan.may_use(model)
     }
 
     /// The limits in force.
@@ -113,6 +128,7 @@ pub enum Command {
         domain: Change<Option<Name>>,
         time_zone: Change<Option<Name>>,
         region: Change<Option<Name>>,
+        model: Change<Option<Name>>,
         if_version: Option<u64>,
     },
     SetPlan {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
+pub mod models;
 pub mod plans;
 pub mod scan;
 pub mod tenants;

@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
+mod models;
 pub mod nodes;
 pub mod rows;
 mod stored;

@@ -14,6 +14,7 @@ mod house;
 mod isolation;
 mod job_life;
 mod limits;
+mod models;
 mod openapi;
 mod ops;
 mod plans;

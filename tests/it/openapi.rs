@@ -10,8 +10,9 @@ use tests::{Cluster, Options};
 use crate::stage::{on_three_nodes, same};
 
 /// What the contract promises of this build; a route that goes missing is a broken promise.
-const PROMISED: [&str; 65] = [
+const PROMISED: [&str; 72] = [
     "DELETE /v1/keys/{id}",
+    "DELETE /v1/models/{name}/versions/{version}",
     "DELETE /v1/tenants/{id}",
     "GET /admin/v1/audit",
     "GET /admin/v1/audit/export",
@@ -41,6 +42,8 @@ const PROMISED: [&str; 65] = [
     "GET /v1/keys/{id}",
     "GET /v1/limits",
     "GET /v1/me",
+    "GET /v1/models",
+    "GET /v1/models/{name}",
     "GET /v1/plans",
     "GET /v1/plans/{name}",
     "GET /v1/queue",
@@ -70,10 +73,14 @@ const PROMISED: [&str; 65] = [
     "POST /v1/keys/{id}/rotate",
     "POST /v1/limits/check",
     "POST /v1/limits/explain",
+    "POST /v1/models",
+    "POST /v1/models/{name}/rollback",
+    "POST /v1/models/{name}/versions",
     "POST /v1/scan",
     "POST /v1/tenants",
     "POST /v1/tenants/{id}/resume",
     "POST /v1/tenants/{id}/suspend",
+    "PUT /v1/models/{name}/alias",
     "PUT /v1/plans/{name}",
     "PUT /v1/tenants/{id}/plan",
 ];

@@ -263,6 +263,8 @@ pub(super) async fn read_blob(
 /// The blobs that a state names.
 pub(super) fn named(machine: &Machine) -> Named {
     let mut named = Named::new();
+    let models = machine.nodes.map().into_iter().flat_map(|map| map.models.parts());
+    named.extend(models.map(|part| (TenantId::CLUSTER, part.sha256, part.bytes)));
     for (tenant, job) in machine.jobs.beyond(None) {
         for task in &job.tasks {
             named.insert((tenant, task.input.sha256, task.input.bytes));

@@ -1,11 +1,13 @@
 //! The files of the blob store on this node.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use protocol::versions::BLOB_STORE;
@@ -65,7 +67,8 @@ impl Disk {
         self.blocking(move || {
             let path = path_of(&dir, tenant, digest);
             if path.exists() {
-                return Ok(());
+                // As young as what is named next, so that no sweep takes it in between.
+                return OpenOptions::new().write(true).open(&path)?.set_modified(SystemTime::now());
             }
             write_file(&dir, &dir.join("incoming").join(incoming), &path, &content)
         })
@@ -92,6 +95,35 @@ impl Disk {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
             Ok(Some(content))
+        })
+        .await
+    }
+
+    /// Removes what of a tenant is not named and was written more than `age` ago; how many.
+    pub(super) async fn sweep(
+        &self,
+        tenant: TenantId,
+        named: BTreeSet<Digest>,
+        age: Duration,
+    ) -> io::Result<usize> {
+        let root = self.dir.join(tenant.to_string());
+        self.blocking(move || {
+            if !root.is_dir() {
+                return Ok(0);
+            }
+            let mut removed = 0;
+            for folder in std::fs::read_dir(&root)? {
+                for file in std::fs::read_dir(folder?.path())? {
+                    let file = file?;
+                    let name = file.file_name().to_str().and_then(|name| Digest::parse(name).ok());
+                    let old = file.metadata()?.modified()?.elapsed().is_ok_and(|old| old > age);
+                    if old && name.is_some_and(|name| !named.contains(&name)) {
+                        std::fs::remove_file(file.path())?;
+                        removed += 1;
+                    }
+                }
+            }
+            Ok(removed)
         })
         .await
     }

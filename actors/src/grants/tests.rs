@@ -26,6 +26,7 @@ fn view(tenant: u128, ends_ms: Option<u64>) -> View {
         overrides: Overrides::default(),
         domain: None,
         time_zone: None,
+        model: None,
         region: None,
         suspended: false,
         created_at: Time(0),

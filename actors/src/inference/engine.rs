@@ -1,5 +1,6 @@
 //! The engines that run a model, behind one trait, and the choice between them.
 
+pub(super) mod graph;
 mod library;
 mod ort;
 mod rten;

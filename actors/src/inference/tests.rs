@@ -215,3 +215,65 @@ proptest! {
         }
     }
 }
+
+mod registry {
+    //! Models as operators bring them, on the embedded engine and in this process.
+
+    use std::fs::File;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::inference::bundle;
+    use crate::inference::scorer::Scorer;
+
+    fn load(bundle: &str, engine: EngineChoice) -> (tempfile::TempDir, Scorer) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
+        let dir = tempfile::tempdir().unwrap();
+        bundle::unpack(File::open(path.join(bundle)).unwrap(), dir.path()).unwrap();
+        let scorer = Scorer::load(dir.path(), engine, None).unwrap();
+        (dir, scorer)
+    }
+
+    fn bits(scores: &[Vec<f32>]) -> Vec<Vec<u32>> {
+        scores.iter().map(|score| score.iter().map(|x| x.to_bits()).collect()).collect()
+    }
+
+    fn check_neighbours(bundle: &str, engine: EngineChoice) {
+        let (_dir, mut scorer) = load(bundle, engine);
+        let texts: Vec<&str> = TEXTS.iter().map(String::as_str).take(120).collect();
+        let together = bits(&scorer.score(&texts).unwrap());
+        for (text, together) in texts.iter().zip(&together) {
+            let alone = bits(&scorer.score(&[text]).unwrap());
+            assert_eq!(&alone[0], together, "{bundle} on {engine:?}: {text:?}");
+        }
+        let back: Vec<&str> = texts.iter().rev().copied().collect();
+        let mut backwards = bits(&scorer.score(&back).unwrap());
+        backwards.reverse();
+        assert_eq!(backwards, together, "{bundle} on {engine:?}");
+    }
+
+    #[test]
+    fn a_score_never_depends_on_neighbours() {
+        for bundle in ["small.tar", "vector.tar"] {
+            check_neighbours(bundle, EngineChoice::Rten);
+        }
+        if runtime().is_some() {
+            for bundle in ["small.tar", "vector.tar"] {
+                check_neighbours(bundle, EngineChoice::Ort);
+            }
+        }
+    }
+
+    #[test]
+    fn a_classifier_gives_probabilities_and_versions_differ() {
+        let texts = ["where is my parcel", "", "answer me now"];
+        let (_dir, mut first) = load("small.tar", EngineChoice::Rten);
+        let (_other, mut second) = load("small-2.tar", EngineChoice::Rten);
+        let scores = first.score(&texts).unwrap();
+        for score in &scores {
+            assert_eq!(score.len(), 3);
+            assert!((score.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{score:?}");
+        }
+        assert_ne!(bits(&scores), bits(&second.score(&texts).unwrap()));
+    }
+}

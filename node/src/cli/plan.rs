@@ -239,6 +239,8 @@ mod tests {
             cached_price_micros: 1,
             features: vec!["api_access".to_owned()],
             trial_days: None,
+            models: None,
+            default_model: None,
             version: 4,
         };
         let base = from_file("gold", &serde_json::to_string(&plan).unwrap()).unwrap();

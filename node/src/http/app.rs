@@ -326,6 +326,7 @@ pub fn refused(refusal: Refusal) -> Problem {
         | Refusal::Expired
         | Refusal::NothingFailed
         | Refusal::Retried { .. }
+        | Refusal::VersionServes { .. }
         | Refusal::Initialised => Problem::new(Code::Conflict).detail(detail),
         Refusal::StaleOwner { .. } => Problem::new(Code::NoLeader),
         Refusal::ScopeMissing(scope) => Problem::scope_missing(scope.name()),
@@ -424,6 +425,7 @@ mod tests {
             Refusal::Expired,
             Refusal::NothingFailed,
             Refusal::Retried { job: protocol::JobId(1) },
+            Refusal::VersionServes { version: 1 },
         ] {
             let code = refused(refusal.clone()).code();
             let told = protocol::audit::told(&Err(refusal), 200);

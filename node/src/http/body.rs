@@ -106,6 +106,38 @@ pub(super) async fn read_at_pace(
     Ok(Whole { bytes: buffer.freeze(), room })
 }
 
+/// A body that is taken piece by piece, within the same bounds.
+pub struct Pieces {
+    body: Body,
+    pace: Pace,
+    got: usize,
+    bytes_max: usize,
+}
+
+impl Pieces {
+    /// Refuses by the head what [`read`] would refuse.
+    pub fn begin(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Self, Problem> {
+        check_head(headers, bytes_max)?;
+        Ok(Self { body, pace: Pace::begin(PACE_WINDOW), got: 0, bytes_max })
+    }
+
+    /// The next piece; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let piece = next_data(&mut self.body, &mut self.pace).await?;
+        self.got += piece.as_ref().map_or(0, Bytes::len);
+        if self.got > self.bytes_max {
+            return Err(Problem::too_large(self.bytes_max as u64, self.got as u64).closing());
+        }
+        Ok(piece)
+    }
+}
+
+impl std::fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of at most {} bytes", self.got, self.bytes_max)
+    }
+}
+
 async fn next_data(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, Problem> {
     loop {
         let frame = loop {

@@ -14,7 +14,7 @@ use protocol::jobs::{
 use protocol::peer::{Answer, Ask, Filter};
 use protocol::versions::Wire;
 use protocol::wire::{List, jobs as wire};
-use protocol::{GroupId, JobId, Reply, TenantId, Time};
+use protocol::{GroupId, JobId, Name, Reply, TenantId, Time};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -22,6 +22,7 @@ use super::app::{self, App, Written};
 use super::auth::{Caller, Idempotency, JOBS_READ, JOBS_WRITE};
 use super::error::{Code, Limited, Outcome, Problem};
 use super::json::{FromShape, Json, Object};
+use super::models;
 use super::openapi::ProblemResponse;
 use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments};
 use super::scan::{self, Document};
@@ -61,6 +62,7 @@ pub fn routes() -> OpenApiRouter<App> {
 struct Submit {
     documents: Vec<Document>,
     wishes: Wishes,
+    model: Option<Name>,
 }
 
 impl FromShape for Submit {
@@ -81,7 +83,8 @@ impl FromShape for Submit {
         let deadline_s = object.optional("deadline_s", |s| s.integer(1..=AHEAD_MS_MAX / 1000));
         let run_at = object.optional("run_at", |at| at.parsed(ahead));
         let attempts_max = object.optional("options", |options| options.object(attempts_max));
-        for name in ["inputs", "callback_url", "model"] {
+        let model = object.optional("model", |model| model.parsed(Name::parse));
+        for name in ["inputs", "callback_url"] {
             object.lacking(name, "is not part of this build");
         }
         kind?;
@@ -90,8 +93,9 @@ impl FromShape for Submit {
             run_at,
             deadline_ms: deadline_s.map(|s| s * 1000),
             attempts_max: attempts_max.unwrap_or(TASK_ATTEMPTS_MAX),
+            model: None,
         };
-        Some(Self { documents: documents?, wishes })
+        Some(Self { documents: documents?, wishes, model })
     }
 }
 
@@ -131,8 +135,11 @@ async fn submit(
     body: Json<Submit>,
 ) -> Result<Response, Problem> {
     let wish = caller.wish(&once, body.marks);
-    let Submit { documents, wishes } = body.value;
+    let Submit { documents, wishes, model } = body.value;
     caller.check_size(documents.len(), body.marks.bytes)?;
+    let tenant = caller.key.as_ref().map(|pass| &pass.tenant);
+    let model = models::chosen(&app, tenant, model.as_ref()).await?;
+    let wishes = Wishes { model, ..wishes };
     if wish.key.is_none() {
         caller.check_dry(&app)?;
     }

@@ -116,6 +116,8 @@ fn shown(plan: &Plan) -> wire::Plan {
         cached_price_micros: plan.cached_price_micros(),
         features: plan.features.iter().map(Name::to_string).collect(),
         trial_days: plan.trial_days,
+        models: plan.models.as_ref().map(|models| models.iter().map(Name::to_string).collect()),
+        default_model: plan.default_model.as_ref().map(Name::to_string),
         version: plan.version,
     }
 }

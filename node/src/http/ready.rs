@@ -114,6 +114,16 @@ impl NodeStatus {
     }
 }
 
+impl NodeStatus {
+    /// Whether every version that serves is warm here; `built_in` always is.
+    fn model(&self, built_in: String) -> Check {
+        match self.system.models.warm() {
+            Ok(()) => check("model", true, built_in),
+            Err(why) => check("model", false, why),
+        }
+    }
+}
+
 impl Status for NodeStatus {
     fn node(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.system.host.node().to_string()).ok()
@@ -124,7 +134,7 @@ impl Status for NodeStatus {
         let model = format!("{} on {} {}", identity.name, identity.engine, identity.engine_version);
         let stays = !self.system.host.is_leaving();
         let staying = check("staying", stays, if stays { "serving" } else { "about to stop" });
-        vec![self.leaders(), self.caught_up(), check("model", true, model), staying]
+        vec![self.leaders(), self.caught_up(), self.model(model), staying]
     }
 
     fn wire(&self) -> Spoken {

@@ -246,7 +246,7 @@ async fn compute(
     for placed in placed {
         let Placed { scanned, node } = placed.map_err(|error| match error {
             SlotError::Overloaded => Problem::new(Code::Overloaded),
-            SlotError::Ended => Problem::new(Code::NotReady),
+            SlotError::Ended | SlotError::NoModel(_) => Problem::new(Code::NotReady),
         })?;
         nodes.lock().unwrap_or_else(|_| std::process::abort()).insert(node);
         all.extend(scanned);

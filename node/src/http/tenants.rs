@@ -8,7 +8,7 @@ use protocol::audit::Call;
 use protocol::keys::{ApiKey, KeyOverrides, NewKey, RANDOM_BYTES, Scopes};
 use protocol::peer::{Answer, Ask};
 use protocol::plans::{Limits, Override, Overrides};
-use protocol::tenants::{Command, NewTenant, Status, Tenant};
+use protocol::tenants::{Change, Command, NewTenant, Status, Tenant};
 use protocol::versions::Wire;
 use protocol::wire::{List, tenants as wire};
 use protocol::{GroupId, Name, Reply, TenantId};
@@ -20,6 +20,7 @@ use super::auth::{Idempotency, Operator};
 use super::error::{Code, Problem};
 use super::headers;
 use super::json::{Empty, Json, Marks};
+use super::models;
 use super::openapi::ProblemResponse;
 use super::plans;
 use super::query::{NoQuery, Order, Page, Query, Segments};
@@ -197,8 +198,12 @@ async fn update(
     body: Json<Update>,
 ) -> Result<Response, Problem> {
     let wish = operator.wish(&once, body.marks);
-    let Update { name, domain, time_zone, region } = body.value;
-    let command = Command::Update { name, domain, time_zone, region, if_version: if_match.0 };
+    let Update { name, domain, time_zone, region, model } = body.value;
+    if let Change::Set(Some(model)) = &model {
+        models::find(&app, model, "/model").await?;
+    }
+    let if_version = if_match.0;
+    let command = Command::Update { name, domain, time_zone, region, model, if_version };
     change(&app, path, command, &wish).await
 }
 
@@ -333,6 +338,7 @@ pub fn shown(tenant: &Tenant, status: Status, group: GroupId) -> wire::Tenant {
         limits: limits(&tenant.limits()),
         domain: tenant.domain.as_ref().map(Name::to_string),
         time_zone: tenant.time_zone.as_ref().map(Name::to_string),
+        model: tenant.model.as_ref().map(Name::to_string),
         region: tenant.region.as_ref().map(Name::to_string),
         trial_ends_at: tenant.trial_ends_at.map(|at| at.to_string()),
         created_at: tenant.created_at.to_string(),

@@ -16,6 +16,7 @@ pub struct Call {
     segments: Vec<String>,
     query: Vec<(&'static str, String)>,
     pub(crate) body: Option<Bytes>,
+    pub(crate) content_type: &'static str,
     pub(crate) accept: &'static str,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) if_match: Option<String>,
@@ -31,6 +32,7 @@ impl Call {
             segments: path.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             query: Vec::new(),
             body: None,
+            content_type: "application/json",
             accept: "application/json",
             idempotency_key: None,
             if_match: None,
@@ -75,6 +77,13 @@ impl Call {
             .map_err(|source| ClientError::Decode { what: "the request".to_owned(), source })?;
         self.body = Some(Bytes::from(bytes));
         Ok(self)
+    }
+
+    /// A body that is not JSON.
+    pub fn body(mut self, media_type: &'static str, bytes: Bytes) -> Call {
+        self.content_type = media_type;
+        self.body = Some(bytes);
+        self
     }
 
     pub fn accept(mut self, media_type: &'static str) -> Call {

@@ -176,7 +176,7 @@ impl Client {
             .timeout(self.timeout)
             .header(ACCEPT, call.accept);
         if let Some(body) = &call.body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+            request = request.header(CONTENT_TYPE, call.content_type).body(body.clone());
         }
         if let Some(tag) = &call.if_match {
             request = request.header("if-match", tag);

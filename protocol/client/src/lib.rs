@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
+pub mod models;
 pub mod operations;
 pub mod plans;
 pub mod scan;

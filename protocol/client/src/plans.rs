@@ -47,6 +47,12 @@ pub struct Plan {
     /// Days after which a tenant that was made on it is refused.
     #[serde(default)]
     pub trial_days: Option<u32>,
+    /// Models that its tenants may name beside the built-in one; `None` is every one.
+    #[serde(default)]
+    pub models: Option<Vec<String>>,
+    /// What a request without a model gets; `None` is the built-in one.
+    #[serde(default)]
+    pub default_model: Option<String>,
     /// Counts changes from 1.
     pub version: u64,
 }

@@ -49,6 +49,9 @@ pub struct Tenant {
     pub limits: Option<Limits>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
+    /// What requests without a model get; `None` is as the plan says.
+    #[serde(default)]
+    pub model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial_ends_at: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

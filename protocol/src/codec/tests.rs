@@ -8,6 +8,7 @@ use crate::jobs::{
 };
 use crate::keys::{KeyOverrides, NewKey, Scopes};
 use crate::limits::{Payer, Returned, Slot};
+use crate::models::ModelId;
 use crate::nodes::{self, LifeId, Registration};
 use crate::owner::{Epoch, OpenOwner};
 use crate::plans::{Overrides, Shipped};
@@ -69,6 +70,7 @@ fn golden_bytes_stay() {
         run_at: Some(Time(1_795_219_260_000)),
         deadline_ms: Some(60_000),
         attempts_max: 3,
+        model: Some(ModelId(2)),
     };
     let tasks = vec![TaskSpec { input: blob, documents: 63 }];
     let cause = Cause::new(Fault::TaskFailed, "no blob");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Priority, TASK_ATTEMPTS_MAX};
+use crate::models::ModelId;
 use crate::{JobId, Time};
 
 /// Characters of a cause that are kept.
@@ -77,12 +78,14 @@ pub struct Wishes {
     pub deadline_ms: Option<u64>,
     /// Attempts that each of its tasks has.
     pub attempts_max: u32,
+    /// Which model runs it; `None` is the built-in one. The version is chosen when a document is run.
+    pub model: Option<ModelId>,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
         let (priority, attempts_max) = (Priority::default(), TASK_ATTEMPTS_MAX);
-        Self { priority, run_at: None, deadline_ms: None, attempts_max }
+        Self { priority, run_at: None, deadline_ms: None, attempts_max, model: None }
     }
 }
 

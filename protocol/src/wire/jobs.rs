@@ -106,6 +106,13 @@ pub struct Submitted {
     pub retry_of: Option<String>,
 }
 
+/// A label of a classifier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Label {
+    pub label: String,
+    pub score: f32,
+}
+
 /// One document's result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
@@ -116,6 +123,12 @@ pub struct Record {
     #[serde(flatten)]
     #[schema(value_type = Option<Verdict>)]
     pub verdict: Option<Arc<Verdict>>,
+    /// What a classifier says, in the order of its labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<Label>>,
+    /// What an encoder says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<Vec<f32>>,
     /// The attempt of the task that made it.
     pub attempt: u32,
     #[serde(flatten)]

@@ -18,5 +18,11 @@ pub struct Plan {
     pub features: Vec<String>,
     /// Days after which a tenant that was made on it is refused.
     pub trial_days: Option<u32>,
+    /// Models that its tenants may name beside the built-in one; `null` is every one.
+    #[serde(default)]
+    pub models: Option<Vec<String>>,
+    /// What a request without a model gets; `null` is the built-in one.
+    #[serde(default)]
+    pub default_model: Option<String>,
     pub version: u64,
 }

@@ -41,6 +41,9 @@ pub struct Tenant {
     pub limits: Limits,
     #[serde(default)]
     pub time_zone: Option<String>,
+    /// What requests without a model get; `null` is as the plan says.
+    #[serde(default)]
+    pub model: Option<String>,
     pub domain: Option<String>,
     pub region: Option<String>,
     pub trial_ends_at: Option<String>,

@@ -75,6 +75,7 @@ fn is_remembered(refusal: &Refusal) -> bool {
         | Refusal::NotRaised { .. }
         | Refusal::NothingFailed
         | Refusal::Retried { .. }
+        | Refusal::VersionServes { .. }
         | Refusal::Initialised => true,
         Refusal::NotFound
         | Refusal::NoTenant

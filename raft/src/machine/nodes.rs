@@ -1,6 +1,7 @@
 //! The cluster map. Invariant: node and replica ids are given once.
 
 use protocol::command::What;
+use protocol::models::Registry;
 use protocol::nodes::{
     Command, LifeId, Map, NODES_MAX, Node, Placement, Registration, SHARDS, Secrets, Standing,
     Start, State, TOKENS_MAX, Token,
@@ -8,6 +9,7 @@ use protocol::nodes::{
 use protocol::plans::{PLANS_MAX, Plan, Shipped};
 use protocol::{ClusterId, Digest, GroupId, NodeId, Outcome, Refusal, ReplicaId, Reply, Time};
 
+use super::models;
 use super::rows::Hasher;
 use super::table::Table;
 use crate::backup::Rebirth;
@@ -125,6 +127,7 @@ fn change(map: &mut Map, now: Time, command: Command) -> Outcome {
         Command::Mark => Ok(Reply::Marked),
         Command::SetPlan { plan, if_version } => set_plan(map, *plan, if_version),
         Command::RaiseWire { to } => raise_wire(map, to),
+        Command::Model(command) => models::change(&mut map.models, now, command),
     }
 }
 
@@ -164,6 +167,7 @@ fn bootstrap(
         next_replica: u64::from(SHARDS) + 2,
         plans: Shipped::ALL.map(Shipped::plan).map(|plan| (plan.name.clone(), plan)).into(),
         wire,
+        models: Registry::default(),
     };
     book.map.insert((), map);
     Ok(Reply::Node(Box::new(node)))

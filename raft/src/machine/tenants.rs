@@ -95,6 +95,7 @@ fn create(machine: &mut Machine, now: Time, id: TenantId, new: NewTenant) -> Out
         overrides,
         domain,
         time_zone,
+        model: None,
         region,
         suspended: false,
         created_at: now,
@@ -124,13 +125,14 @@ pub(super) fn apply(
     let tenant = machine.tenants.tenants.get_mut(&id).ok_or(Refusal::NoTenant)?;
     match change {
         Command::Create(_) => unreachable!("handled above"),
-        Command::Update { name, domain, time_zone, region, if_version } => {
+        Command::Update { name, domain, time_zone, region, model, if_version } => {
             if let Some(wanted) = if_version.filter(|&wanted| wanted != tenant.version) {
                 return Err(Refusal::VersionMismatch { wanted, now: tenant.version });
             }
             name.apply(&mut tenant.name);
             domain.apply(&mut tenant.domain);
             time_zone.apply(&mut tenant.time_zone);
+            model.apply(&mut tenant.model);
             region.apply(&mut tenant.region);
         }
         Command::SetPlan { plan, overrides } => {

@@ -1,6 +1,8 @@
 //! ONNX Runtime, loaded at run time. Invariant: no call into `ort` happens before `init_from` has succeeded, because
 //! the implicit initialisation panics when the library is missing.
 
+mod graph;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -16,13 +18,15 @@ use ort::{
 use super::{Batch, Engine, EngineError, shaped};
 use crate::inference::{LoadError, model};
 
+pub(super) use graph::OpenGraph;
+
 const NAME: &str = "ort";
 
 /// The one environment of the process; ONNX Runtime allows no second, and a library cannot be unloaded.
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 
 #[derive(Clone)]
-struct Runtime {
+pub(super) struct Runtime {
     environment: Environment,
     path: PathBuf,
     version: Arc<str>,
@@ -90,7 +94,7 @@ fn session(environment: &Environment) -> ort::Result<Session> {
         .commit_from_memory(model::BYTES)
 }
 
-fn runtime(candidates: &[PathBuf]) -> Result<Runtime, LoadError> {
+pub(super) fn runtime(candidates: &[PathBuf]) -> Result<Runtime, LoadError> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut last = LoadError::LibraryMissing { searched: listed(candidates) };
     for path in candidates.iter().filter(|path| path.is_file()) {

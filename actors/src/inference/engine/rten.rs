@@ -1,5 +1,7 @@
 //! The embedded engine: rten, pure Rust. All slots share the weights; each has its own one-thread pool.
 
+mod graph;
+
 use std::sync::Arc;
 
 use rten::{Model, NodeId, RunOptions, ThreadPool};
@@ -7,6 +9,8 @@ use rten_tensor::{NdTensor, NdTensorView, prelude::*};
 
 use super::{Batch, Engine, EngineError, shaped};
 use crate::inference::{LoadError, model};
+
+pub(super) use graph::OpenGraph;
 
 const NAME: &str = "rten";
 /// The crate does not tell its own version; the pin in the workspace manifest and a test keep this true.

@@ -269,7 +269,8 @@ proptest! {
                     let run_at = Some(Time(bench.now.0 + 2 * ms));
                     let (deadline_ms, attempts_max) = (Some(8_000), TASK_ATTEMPTS_MAX);
                     let priority = [Priority::Low, Priority::High][task as usize % 2];
-                    let wishes = Wishes { priority, run_at, deadline_ms, attempts_max };
+                    let wishes =
+                        Wishes { priority, run_at, deadline_ms, attempts_max, model: None };
                     if bench.machine.jobs.get(TenantId(tenant), id).is_none() {
                         bench.submit(tenant, job, &[16, 8, 200], wishes);
                     }

@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 use actors::calendar;
 use protocol::Name;
 use protocol::limits::{Policies, Policy};
-use protocol::plans::{FEATURES_MAX, Limits, Override, Overrides, Plan, Shipped, WEIGHT_MAX};
+use protocol::plans::{
+    FEATURES_MAX, Limits, Override, Overrides, PLAN_MODELS_MAX, Plan, Shipped, WEIGHT_MAX,
+};
 use protocol::tenants::Change;
 
 use crate::http::json::{FromShape, Item, Object};
@@ -110,6 +112,7 @@ pub(super) struct Update {
     pub(super) domain: Change<Option<Name>>,
     pub(super) time_zone: Change<Option<Name>>,
     pub(super) region: Change<Option<Name>>,
+    pub(super) model: Change<Option<Name>>,
 }
 
 impl FromShape for Update {
@@ -118,12 +121,14 @@ impl FromShape for Update {
         let domain = object.nullable("domain", |domain| domain.parsed(Name::parse));
         let time_zone = object.nullable("time_zone", zone);
         let region = object.nullable("region", |region| region.parsed(Name::parse));
+        let model = object.nullable("model", |model| model.parsed(Name::parse));
         let change = |set: Option<Option<Name>>| set.map_or(Change::Keep, Change::Set);
         Some(Self {
             name: name.map_or(Change::Keep, Change::Set),
             domain: change(domain),
             time_zone: change(time_zone),
             region: change(region),
+            model: change(model),
         })
     }
 }
@@ -151,14 +156,34 @@ pub struct PutPlan {
     cached_price_micros: u64,
     features: BTreeSet<Name>,
     trial_days: Option<u32>,
+    models: Option<BTreeSet<Name>>,
+    default_model: Option<Name>,
 }
 
 impl PutPlan {
     /// The plan of a name; its version is for the cluster to say.
     pub fn named(self, name: Name) -> Plan {
-        let Self { limits, price_micros, cached_price_micros, features, trial_days } = self;
+        let Self {
+            limits,
+            price_micros,
+            cached_price_micros,
+            features,
+            trial_days,
+            models,
+            default_model,
+        } = self;
         let version = 0;
-        Plan { name, version, limits, price_micros, cached_price_micros, features, trial_days }
+        Plan {
+            name,
+            version,
+            limits,
+            price_micros,
+            cached_price_micros,
+            features,
+            trial_days,
+            models,
+            default_model,
+        }
     }
 }
 
@@ -174,6 +199,10 @@ impl FromShape for PutPlan {
         });
         let trial_days =
             object.nullable("trial_days", |days| days.integer(0..=TRIAL_DAYS_MAX)).flatten();
+        let models = object.nullable("models", |models| {
+            models.list(0..=PLAN_MODELS_MAX, |model| model.parsed(Name::parse))
+        });
+        let default_model = object.nullable("default_model", |model| model.parsed(Name::parse));
         let nothing = Plan { limits: Limits::default(), ..Shipped::Enterprise.plan() };
         Some(Self {
             limits: terms.over(&nothing),
@@ -182,6 +211,8 @@ impl FromShape for PutPlan {
             cached_price_micros: cached.unwrap_or(price),
             features: features.unwrap_or_default().into_iter().collect(),
             trial_days,
+            models: models.flatten().map(|models| models.into_iter().collect()),
+            default_model: default_model.flatten(),
         })
     }
 }

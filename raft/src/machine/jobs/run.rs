@@ -39,6 +39,7 @@ pub(super) fn lease(
     }
     task.attempt += 1;
     task.state = TaskState::Leased(worker);
+    let model = job.life.wishes.model;
     job.status = Status::Running;
     let (attempt, input, documents) = (task.attempt, task.input, task.documents);
     job.tell();
@@ -50,6 +51,7 @@ pub(super) fn lease(
         input,
         documents,
         shares_cache,
+        model,
     }))
 }
 

@@ -1,0 +1,170 @@
+//! Jobs by models of the registry beside a bare loop of onnxruntime in Python on the same graph: documents
+//! per CPU-second of the whole way from submission to the last result, node and model processes together.
+//! The graphs are those of any folder with `NAME.onnx` that take `ids` of 128 tokens and give `probs`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use clap::Args;
+use client::models::Alias;
+use client::scan::Document;
+use client::{Call, Client, Credential, fresh_key};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::cpu;
+use crate::sample::median;
+use crate::skep::{Limits, Skep};
+use crate::table::{Table, line, preamble};
+
+/// The bare loop: prints documents per CPU-second of its best batch.
+const LOOP: &str = include_str!("models/loop.py");
+const POLL: Duration = Duration::from_millis(100);
+const DONE_WITHIN: Duration = Duration::from_secs(300);
+const HEAD: [&str; 5] = ["model", "documents", "documents/CPU-s", "bare loop", "ratio"];
+
+/// How much to do.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// A Python with onnxruntime and numpy
+    #[arg(long, default_value = "python3")]
+    python: String,
+    /// The folder of the graphs
+    #[arg(long)]
+    folder: PathBuf,
+    /// Names of graphs, each with the padded tokens of its runs
+    #[arg(long, value_delimiter = ',', default_value = "tiny:2048,mlp:32768")]
+    models: Vec<String>,
+    /// Documents of a job
+    #[arg(long, value_delimiter = ',', default_values_t = [256, 10_000])]
+    documents: Vec<usize>,
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Further settings of the node, `key=value`, such as `inference.engine=ort`
+    #[arg(long = "set")]
+    settings: Vec<String>,
+}
+
+pub(crate) async fn run(plan: &Plan) -> Result<()> {
+    preamble("models: jobs beside a bare loop of onnxruntime in Python, one node, one slot");
+    let mut settings = plan.settings.clone();
+    settings.push("inference.slots=1".to_owned());
+    let skep = Skep::start_with(1, &settings).await?;
+    let tenant = skep.tenant("bench", Limits::None).await?;
+    let client = Client::new(skep.urls(), Credential::key(&tenant.key))?;
+    let admin = Client::new(skep.urls(), Credential::key(&skep.admin_key()?))?;
+    let mut table = Table::new(&HEAD);
+    for named in &plan.models {
+        let (name, padded) = named.split_once(':').unwrap_or((named, "512"));
+        let graph = plan.folder.join(format!("{name}.onnx"));
+        serve(&admin, name, &graph, padded.parse()?).await?;
+        for &documents in &plan.documents {
+            let (mut ours, mut ratios, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+            for round in 0..plan.rounds {
+                // In turn, so that what else the machine does is shared.
+                let peer = bare_loop(&plan.python, &graph)?;
+                let rate = job(&skep, &client, name, documents, round).await?;
+                ours.push(rate);
+                bare.push(peer);
+                ratios.push(rate / peer);
+            }
+            let figures = [median(ours), median(bare)].map(|figure| format!("{figure:.0}"));
+            let ratio = format!("{:.3}", median(ratios));
+            let row = [name.to_owned(), documents.to_string()].into_iter().chain(figures);
+            table.row(row.chain([ratio]).collect());
+        }
+    }
+    table.print();
+    skep.stop().await
+}
+
+async fn serve(admin: &Client, name: &str, graph: &Path, padded_tokens: usize) -> Result<()> {
+    let manifest = json!({
+        "task": "classifier", "precision": "fp32",
+        "labels": (0..8).map(|label| format!("l{label}")).collect::<Vec<_>>(),
+        "tokenizer": {"kind": "trigrams", "vocabulary": 8192}, "tokens_max": 128, "fixed_width": true,
+        "inputs": {"ids": "ids"}, "output": "probs", "padded_tokens": padded_tokens,
+    });
+    let graph = std::fs::read(graph).with_context(|| graph.display().to_string())?;
+    let mut tar = tar::Builder::new(Vec::new());
+    for (file, content) in
+        [("manifest.json", manifest.to_string().into_bytes()), ("model.onnx", graph)]
+    {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o600);
+        tar.append_data(&mut header, file, &content[..])?;
+    }
+    let tar = Bytes::from(tar.into_inner()?);
+    let digest: String = Sha256::digest(&tar).iter().map(|byte| format!("{byte:02x}")).collect();
+    admin.create_model(name, &fresh_key()).await?;
+    let version = admin.upload_model(name, tar, &digest, &fresh_key()).await?.body.version;
+    let alias = Alias { version, canary: None };
+    admin.set_model_alias(name, alias, &fresh_key()).await.map(drop)?;
+    Ok(())
+}
+
+/// Documents per CPU-second of node and model processes, from submission to the end of the job.
+async fn job(
+    skep: &Skep,
+    client: &Client,
+    model: &str,
+    documents: usize,
+    round: usize,
+) -> Result<f64> {
+    // As long as what the graph looks at.
+    let text = |i| format!("{round} {i} {}", "all that is said here is new ".repeat(5));
+    let documents: Vec<Document> =
+        (0..documents).map(|i| Document::new(format!("d{i}"), text(i))).collect();
+    let body = json!({"type": "scan", "documents": documents, "model": model});
+    let pids = family(&skep.pids())?;
+    let before = cpu::used_ms(&pids)?;
+    let call = Call::post("/v1/jobs").json(&body)?.idempotency_key(fresh_key());
+    let made: serde_json::Value = client.json(call).await?.body;
+    let id = made["id"].as_str().context("no id")?;
+    let begin = Instant::now();
+    loop {
+        let job = client.job(id).await?.body;
+        if job.is_over() {
+            ensure!(job.counts.failed == 0 && job.status == "completed", "{job:?}");
+            break;
+        }
+        ensure!(begin.elapsed() < DONE_WITHIN, "not done: {job:?}");
+        tokio::time::sleep(POLL).await;
+    }
+    ensure!(family(&skep.pids())? == pids, "a process of a model ended");
+    let used_ms = cpu::used_ms(&pids)? - before;
+    Ok(documents.len() as f64 / used_ms * 1_000.0)
+}
+
+/// The processes and those that they started.
+fn family(parents: &[u32]) -> Result<Vec<u32>> {
+    let mut found = parents.to_vec();
+    for entry in std::fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
+        // One that has ended meanwhile is none of ours.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        if parent.and_then(|parent| parent.parse().ok()).is_some_and(|pid| parents.contains(&pid)) {
+            found.push(pid);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn bare_loop(python: &str, graph: &Path) -> Result<f64> {
+    let output = Command::new(python).args(["-c", LOOP]).arg(graph).output();
+    let output = output.with_context(|| format!("{python} does not run"))?;
+    if !output.status.success() {
+        bail!("the bare loop: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let told = String::from_utf8_lossy(&output.stdout);
+    line(told.trim());
+    let best = told.split_whitespace().last().context("the bare loop said nothing")?;
+    Ok(best.parse()?)
+}
