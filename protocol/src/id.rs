@@ -181,7 +181,13 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Written at once: each document of a scan shows one.
+        let mut text = [0; 64];
+        for (pair, byte) in text.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -257,6 +263,13 @@ pub fn bytes_of_base62<const N: usize>(text: &str) -> Result<[u8; N], BadId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_is_shown_as_hex_in_lower_case() {
+        let mut bytes = [0; 32];
+        (bytes[0], bytes[1], bytes[31]) = (0x0f, 0xa9, 0xf0);
+        assert_eq!(Digest(bytes).to_string(), format!("0fa9{}f0", "00".repeat(29)));
+    }
 
     #[test]
     fn ids_read_what_they_write() {

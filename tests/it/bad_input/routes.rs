@@ -7,6 +7,11 @@ use tests::raw::Request;
 
 use crate::openapi::Operation;
 
+/// Takes a tar, and what it is to be in the query.
+const UPLOAD: &str = "/v1/models/{name}/versions";
+/// What is for operators beside `/admin/v1`.
+const OPERATORS: [&str; 3] = ["/v1/tenants", "/v1/plans", "/v1/models"];
+
 /// A credential of each kind.
 pub(super) struct Keys {
     pub(super) admin: String,
@@ -49,11 +54,16 @@ impl Route {
             Some("jobs") => JobId(u128::MAX >> 3).to_string(),
             _ => "999999".to_owned(),
         };
-        // A name that is none, so that no key is made even if all else is overlooked.
-        let query = if operation.path == "/v1/keys/create" { "?name=" } else { "" };
+        let query = match operation.path.as_str() {
+            // A name that is none, so that no key is made even if all else is overlooked.
+            "/v1/keys/create" => "?name=".to_owned(),
+            UPLOAD => format!("?sha256={}", "0".repeat(64)),
+            _ => String::new(),
+        };
         // A name that no plan can have.
         let named = operation.path.replace("{id}", &missing).replace("{name}", "%20");
-        let target = named.replace("{code}", "missing") + query;
+        let numbered = named.replace("{version}", "999999");
+        let target = numbered.replace("{code}", "missing") + &query;
         let key = match guard {
             Guard::Open | Guard::Init => None,
             Guard::Operator => Some(keys.admin.clone()),
@@ -110,7 +120,8 @@ impl Route {
 
     /// Reads a JSON body.
     pub(super) fn takes_a_body(&self) -> bool {
-        ["POST", "PUT", "PATCH"].contains(&self.operation.method.as_str())
+        let method = self.operation.method.as_str();
+        ["POST", "PUT", "PATCH"].contains(&method) && self.operation.path != UPLOAD
     }
 
     /// The swagger pages are files; they have no parameters to be mistaken in.
@@ -131,9 +142,7 @@ fn guard(method: &str, path: &str) -> Result<Guard> {
     Ok(match (method, path) {
         ("POST", "/admin/v1/init") => Guard::Init,
         (_, path) if path.starts_with("/admin/v1/") => Guard::Operator,
-        (_, path) if path.starts_with("/v1/tenants") || path.starts_with("/v1/plans") => {
-            Guard::Operator
-        }
+        (_, path) if OPERATORS.iter().any(|own| path.starts_with(own)) => Guard::Operator,
         (_, path) if path.starts_with("/v1/audit") => Guard::Tenant(Some("audit:read")),
         (_, path) if path.starts_with("/v1/limits") => Guard::Tenant(None),
         (_, "/v1/me") => Guard::Tenant(None),
