@@ -11,7 +11,7 @@ use crate::ask::AskError;
 
 /// What the owner waits for, from when it has confirmed the lease.
 pub(crate) const OWNER_LEASE: Duration = Duration::from_millis(1_700);
-/// How long the node uses it, from when it asked: a good fifth less.
+/// How long the node uses it, from when it asked: a good sixth less.
 pub(super) const NODE_LEASE: Duration = Duration::from_millis(1_400);
 
 /// One per group that this node uses.
