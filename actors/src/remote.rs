@@ -103,6 +103,9 @@ pub trait PeerTransport: Send + Sync + 'static {
 
     /// The wanted peers and whether they can be called.
     fn states(&self) -> watch::Receiver<BTreeMap<u64, PeerState>>;
+
+    /// Whether a peer sent anything in the last `span`. Nodes that live do so every 400 ms.
+    fn heard_within(&self, peer: u64, span: Duration) -> bool;
 }
 
 /// [`PeerTransport`] over `ractor_cluster`. One per process: ractor's registries are global. It runs
@@ -244,6 +247,12 @@ impl PeerTransport for ClusterTransport {
 
     fn states(&self) -> watch::Receiver<BTreeMap<u64, PeerState>> {
         self.core.sessions.states()
+    }
+
+    fn heard_within(&self, peer: u64, span: Duration) -> bool {
+        let state = self.core.sessions.states().borrow().get(&peer).copied();
+        let Some(PeerState::Up { incarnation }) = state else { return false };
+        self.core.desk.heard_within(PeerId { node: peer, incarnation }, span)
     }
 }
 

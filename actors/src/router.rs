@@ -27,8 +27,10 @@ const FIND_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long an owner may take to answer, on top of its own limits.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(25);
-/// A leader that hands over has answered by then, once another is known.
+/// A leader that hands over has answered by then, most of the time, once another is known;
 const LATE_ANSWERS: Duration = Duration::from_millis(200);
+/// and one that speaks answers yet. Nodes that live say how they stand more often than this.
+const SPEAKS: Duration = Duration::from_millis(600);
 
 /// Routes questions. Clones share what they know.
 #[derive(Clone)]
@@ -220,12 +222,23 @@ impl Router {
             leadership.mark_unchanged();
             while leadership.changed().await.is_ok() {
                 if leadership.borrow_and_update().leader.is_some_and(|leader| leader != node) {
-                    return tokio::time::sleep(LATE_ANSWERS).await;
+                    return self.silent(node).await;
                 }
             }
         }
         // There is no replica here that would hear of it.
         std::future::pending().await
+    }
+
+    /// Returns when a node that leads no more says nothing, and so will not answer either.
+    async fn silent(&self, node: NodeId) {
+        let speaks = |transport: &Arc<dyn PeerTransport>| transport.heard_within(node.0, SPEAKS);
+        loop {
+            tokio::time::sleep(LATE_ANSWERS).await;
+            if !self.inner.transport.get().is_some_and(speaks) {
+                return;
+            }
+        }
     }
 
     /// The leader as the local replica knows it, else as it was remembered, else as it should be.
