@@ -35,7 +35,7 @@ const SHORT: Rounds = Rounds {
     concurrency_s: 6,
     events: 10,
     uneven_s: 20,
-    fair: Fair { tasks: 4_000, secs: 10 },
+    fair: Fair { tasks: 4_000, secs: 20 },
     // Takes minutes, and its bounds are those of an optimised build.
     members: None,
 };
