@@ -121,8 +121,7 @@ pub fn record_of_scores(
         labels,
         embedding,
         attempt,
-        provenance: Maker::new(model.identity())
-            .provenance(sha256(document.content.as_bytes()), false),
+        provenance: model.maker().provenance(sha256(document.content.as_bytes()), false),
         error,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use protocol::{Digest, NodeId, TenantId, codec};
+use protocol::{Digest, NodeId, TenantId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -80,8 +80,13 @@ impl Names {
         };
         let mut model = Sha256::new();
         model.update(SCORING);
-        // Strings alone, of which a frame can be made.
-        model.update(codec::encode(identity).unwrap_or_default());
+        let ModelIdentity { name, version, sha256: file, engine, engine_version, precision } =
+            identity;
+        for part in [name, version, file, engine, engine_version, precision] {
+            // With its length, so that no two identities read alike.
+            model.update((part.len() as u64).to_be_bytes());
+            model.update(part);
+        }
         Self { salted: Pepper::new(&salt.0), model: model.finalize().into() }
     }
 

@@ -13,7 +13,7 @@ use super::{Key, Models, locked};
 
 /// How often it is looked whether something is missing.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A version that could not be loaded is tried again after this.
+/// A version that could not be loaded, or a part that was not to be had, is tried again after this.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How often parts that nothing names are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
@@ -25,6 +25,7 @@ pub(super) async fn run(models: Models) {
     let mut changes = models.inner.host.map();
     let mut seen = None;
     let (mut retry, mut sweep) = (Instant::now(), Instant::now());
+    let mut whole = false;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -34,12 +35,12 @@ pub(super) async fn run(models: Models) {
         let registry = &map.models;
         if seen.as_ref() != Some(registry) {
             models.forget(registry);
-            models.bring(registry).await;
             seen = Some(registry.clone());
-            retry = Instant::now();
+            (whole, retry) = (false, Instant::now());
         }
         if Instant::now() >= retry {
             retry = Instant::now() + AGAIN;
+            whole = whole || models.bring(registry).await;
             for key in models.serving() {
                 // Why it failed is logged, and told by the check of readiness.
                 let _ = models.ready(key).await;
@@ -62,13 +63,17 @@ impl Models {
         locked(&self.inner.failed).retain(|key, _| there(key));
     }
 
-    async fn bring(&self, registry: &Registry) {
+    /// Whether every part is here then.
+    async fn bring(&self, registry: &Registry) -> bool {
+        let mut whole = true;
         for part in registry.parts() {
             let kept = self.inner.blobs.keep(GroupId::META, TenantId::CLUSTER, part).await;
             if let Err(error) = kept {
                 debug!(%error, "part of an artefact not brought here");
+                whole = false;
             }
         }
+        whole
     }
 
     async fn sweep(&self, registry: &Registry) {

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::{Key, locked};
 use crate::blobs::sha256;
+use crate::documents::Maker;
 use crate::inference::ModelIdentity;
 use crate::inference::process::{Broken, Launch, Process};
 use crate::slots::Pace;
@@ -26,6 +27,7 @@ pub type Scored = Result<Vec<f32>, String>;
 pub struct Loaded {
     key: Key,
     identity: ModelIdentity,
+    maker: Maker,
     task: Task,
     labels: Vec<Name>,
     launch: Launch,
@@ -64,6 +66,7 @@ impl Loaded {
         };
         Some(Self {
             key,
+            maker: Maker::new(&identity),
             identity,
             task: version.task,
             labels: version.labels.clone(),
@@ -87,6 +90,11 @@ impl Loaded {
     #[must_use]
     pub fn identity(&self) -> &ModelIdentity {
         &self.identity
+    }
+
+    /// The same as its results show it.
+    pub(crate) fn maker(&self) -> &Maker {
+        &self.maker
     }
 
     /// What it makes of a document.

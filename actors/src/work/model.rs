@@ -12,7 +12,6 @@ use protocol::models::ModelId;
 
 use super::{CHUNK_TIME, CHUNKS_AT_ONCE, NotRun, Runner, SLOT_PAUSE, text};
 use crate::documents::{self, Document};
-use crate::figures::figures;
 use crate::models::{Key, Loaded, Scored};
 use crate::slots::SlotError;
 use crate::texts::Texts;
@@ -33,7 +32,6 @@ impl Runner {
         task: Assignment,
         documents: Vec<Document>,
     ) -> Result<TaskResult, NotRun> {
-        let timer = figures().task_seconds.start_timer();
         let chunks = cut(&documents, self.documents_at_once(model));
         let scores = chunks.into_iter().map(|chunk| self.score_chunk(model, task, chunk));
         let scored = futures::stream::iter(scores).buffer_unordered(CHUNKS_AT_ONCE);
@@ -50,7 +48,6 @@ impl Runner {
             records.push(documents::record_of_scores(document, scored, task.attempt, &by));
         }
         let failed = records.len() as u32 - done;
-        timer.observe_duration();
         let Self { inner } = self;
         let output = inner.blobs.put(group, task.tenant, documents::lines(&records)).await;
         Ok(TaskResult { output: output.map_err(text)?, done, failed, cached: 0, tokens })
