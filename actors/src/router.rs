@@ -27,10 +27,11 @@ const FIND_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long an owner may take to answer, on top of its own limits.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(25);
-/// A leader that hands over has answered by then, most of the time, once another is known;
-const LATE_ANSWERS: Duration = Duration::from_millis(200);
-/// and one that speaks answers yet. Nodes that live say how they stand more often than this.
+/// A leader that hands over and speaks answers yet. Nodes that live say how they stand more often than
+/// this;
 const SPEAKS: Duration = Duration::from_millis(600);
+/// and so often it is looked at whether they do.
+const LATE_ANSWERS: Duration = Duration::from_millis(200);
 
 /// Routes questions. Clones share what they know.
 #[derive(Clone)]
@@ -214,8 +215,8 @@ impl Router {
         }
     }
 
-    /// Returns a while after another node took the group over from one that was asked. That one may be
-    /// cut off from all others, which its connection tells only seconds later.
+    /// Returns when another node took the group over from one that was asked and says nothing. That one
+    /// may be cut off from all others, which its connection tells only seconds later.
     async fn replaced(&self, node: NodeId, group: GroupId) {
         if let Some(here) = self.inner.host.group(group) {
             let mut leadership = here.leadership();
@@ -233,11 +234,8 @@ impl Router {
     /// Returns when a node that leads no more says nothing, and so will not answer either.
     async fn silent(&self, node: NodeId) {
         let speaks = |transport: &Arc<dyn PeerTransport>| transport.heard_within(node.0, SPEAKS);
-        loop {
+        while self.inner.transport.get().is_some_and(speaks) {
             tokio::time::sleep(LATE_ANSWERS).await;
-            if !self.inner.transport.get().is_some_and(speaks) {
-                return;
-            }
         }
     }
 
