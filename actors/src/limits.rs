@@ -91,7 +91,7 @@ async fn answer(owned: &Owned, ask: Ask) -> Answered {
         | Ask::Jobs { .. }
         | Ask::FindJobs { .. }
         | Ask::Queue(_)
-        | Ask::Events(..)
+        | Ask::Follow(..)
         | Ask::Failed { .. }
         | Ask::Finished { .. }
         | Ask::Running { .. }

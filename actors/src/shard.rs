@@ -159,7 +159,7 @@ impl Mailboxes {
             | Ask::Jobs { .. }
             | Ask::FindJobs { .. }
             | Ask::Queue(_)
-            | Ask::Events(..)
+            | Ask::Follow(..)
             | Ask::Finished { .. }
             | Ask::Failed { .. }
             | Ask::Running { .. }

@@ -132,7 +132,7 @@ fn look_up(owned: &Owned, view: &Machine, ask: &Ask) -> Answer {
         | Ask::Jobs { .. }
         | Ask::FindJobs { .. }
         | Ask::Queue(_)
-        | Ask::Events(..)
+        | Ask::Follow(..)
         | Ask::Failed { .. }
         | Ask::Finished { .. }
         | Ask::Running { .. }

@@ -9,7 +9,7 @@ use crate::{Digest, JobId, NodeId, TenantId, Time};
 mod events;
 mod life;
 
-pub use events::{Event, HOLDS_MAX, Kind};
+pub use events::{Event, Followed, HOLDS_MAX, Kind, TOLD_MAX};
 pub use life::{CAUSE_CHARS_MAX, Cause, Fault, Life, Setback, Wishes, backoff_ms};
 
 /// Documents in one task, at most.
@@ -136,6 +136,14 @@ pub struct TaskResult {
     pub tokens: u64,
 }
 
+impl TaskResult {
+    /// Of no document yet; there is no output either until one is stored.
+    #[must_use]
+    pub fn none(output: Blob) -> Self {
+        Self { output, done: 0, failed: 0, cached: 0, tokens: 0 }
+    }
+}
+
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskState {
@@ -196,12 +204,6 @@ impl Job {
     #[must_use]
     pub fn ready_at(&self) -> Time {
         self.life.wishes.run_at.map_or(self.created_at, |run_at| run_at.max(self.created_at))
-    }
-
-    /// The same without what only its shard needs, but with its events.
-    #[must_use]
-    pub fn with_events(&self) -> Self {
-        Self { events: self.events.clone(), ..self.without_tasks() }
     }
 
     /// The same without what only its shard needs, as lists and answers have it.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Note};
 use crate::idempotency::Once;
-use crate::jobs::{self, Assignment, Cause, Job, Priority, TaskResult, Worker};
+use crate::jobs::{self, Assignment, Cause, Followed, Job, Priority, TaskResult, Worker};
 use crate::keys::{Key, Scopes};
 use crate::limits::{self, Policies, Policy};
 use crate::owner::Epoch;
@@ -118,8 +118,8 @@ pub enum Ask {
     },
     /// What waits of a tenant's jobs, and for how long.
     Queue(TenantId),
-    /// A job without its tasks, with its events.
-    Events(TenantId, JobId),
+    /// What is told next of a job to who has so many events of it.
+    Follow(TenantId, JobId, u32),
 }
 
 impl LimitsView {
@@ -166,6 +166,7 @@ pub enum Answer {
     Slab(Slab),
     Audit(audit::Page),
     Job(Box<Job>),
+    Followed(Box<Followed>),
     Jobs(Vec<Job>),
     Noted,
     /// Leased to the worker that asked, and what waits beside them.

@@ -35,10 +35,11 @@ pub(super) async fn answer(owned: &Owned, ask: Ask) -> Answered {
             let missing = Answer::Refused(Refusal::NotFound);
             Ok(view.jobs.get(tenant, job).map_or(missing, |job| Answer::Job(Box::new(job.clone()))))
         }
-        Ask::Events(tenant, job) => {
+        Ask::Follow(tenant, job, told) => {
             let view = owned.group.read().await.map_err(AskError::from)?;
-            let found = view.jobs.get(tenant, job).map(Job::with_events);
-            Ok(found.map_or(Answer::Refused(Refusal::NotFound), |job| Answer::Job(Box::new(job))))
+            let missing = Answer::Refused(Refusal::NotFound);
+            let follow = |job: &Job| Answer::Followed(Box::new(job.follow(told)));
+            Ok(view.jobs.get(tenant, job).map_or(missing, follow))
         }
         Ask::Jobs { tenant, after, limit, ascending } => {
             let view = owned.group.read().await.map_err(AskError::from)?;

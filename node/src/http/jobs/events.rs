@@ -13,16 +13,16 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use protocol::jobs::{Event, Job, Kind};
-use protocol::peer::Ask;
+use protocol::jobs::{Event, Followed, Kind};
+use protocol::peer::{Answer, Ask};
 use protocol::wire::jobs as wire;
 use protocol::{GroupId, JobId, TenantId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Named, shown, told};
-use crate::http::app::App;
+use super::{Named, shown};
+use crate::http::app::{self, App};
 use crate::http::auth::{self, Caller, JOBS_READ};
 use crate::http::error::{Code, Limited, Problem};
 use crate::http::headers::{mistake, single};
@@ -58,14 +58,15 @@ pub(super) async fn events(
 ) -> Result<Response, Problem> {
     let sent = last_event(&headers)?;
     let Segments((id,)) = path?;
-    let (job, group) = told(&app, caller.tenant, Ask::Events(caller.tenant, id)).await?;
-    if sent > job.events.len() {
+    let (followed, group) = follow(&app, (caller.tenant, id), sent).await?;
+    if sent > followed.known {
         return Err(mistake(&LAST_EVENT_ID, "is of an event that has not happened"));
     }
     let place = app.streams.enter(caller.tenant)?;
     let key = caller.key.is_some().then_some(headers);
     let (tenant, now) = (caller.tenant, Instant::now());
-    let reader = Reader { app, tenant, id, group, key, job, sent, told_at: now, asked_at: now };
+    let reader =
+        Reader { app, tenant, id, group, key, followed, sent, told_at: now, asked_at: now };
     let stream = futures::stream::unfold((reader, place), async |(mut reader, place)| {
         let next = reader.next().await?;
         Some((Ok::<_, Infallible>(next), (reader, place)))
@@ -74,7 +75,20 @@ pub(super) async fn events(
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-fn last_event(headers: &HeaderMap) -> Result<usize, Problem> {
+async fn follow(
+    app: &App,
+    (tenant, job): (TenantId, JobId),
+    sent: u32,
+) -> Result<(Followed, GroupId), Problem> {
+    let told = app.ask(tenant, Ask::Follow(tenant, job, sent)).await?;
+    match told.answer {
+        Answer::Followed(followed) => Ok((*followed, told.group)),
+        Answer::Refused(refusal) => Err(app::refused(refusal)),
+        _ => Err(Problem::new(Code::Internal)),
+    }
+}
+
+fn last_event(headers: &HeaderMap) -> Result<u32, Problem> {
     let Some(text) = single(headers, &LAST_EVENT_ID)? else { return Ok(0) };
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|_| digits);
@@ -89,10 +103,10 @@ struct Reader {
     group: GroupId,
     /// The headers with its credential; an operator's ends only with the cluster.
     key: Option<HeaderMap>,
-    /// As it was seen last.
-    job: Job,
+    /// As it was seen last, with events that come next.
+    followed: Followed,
     /// Events that it has.
-    sent: usize,
+    sent: u32,
     told_at: Instant,
     asked_at: Instant,
 }
@@ -101,11 +115,10 @@ impl Reader {
     /// The next event or comment. `None` ends the stream, after the last event or because the reader
     /// should go on elsewhere.
     async fn next(&mut self) -> Option<Bytes> {
-        let before = self.sent.checked_sub(1).and_then(|last| self.job.events.get(last));
-        if before.is_some_and(|event| event.status.is_terminal()) {
+        if self.followed.before.is_some_and(|event| event.status.is_terminal()) {
             return None;
         }
-        while self.job.events.len() <= self.sent {
+        while self.followed.next.is_empty() {
             if self.told_at.elapsed() >= BEAT {
                 self.told_at = Instant::now();
                 return self.may_go_on().await.then(|| Bytes::from_static(b":\n\n"));
@@ -117,9 +130,7 @@ impl Reader {
             self.look().await?;
         }
         self.told_at = Instant::now();
-        let event = self.event(self.sent)?;
-        self.sent += 1;
-        Some(event)
+        self.event()
     }
 
     /// Looks whether something has happened: in the replica here, whose events are those that are
@@ -128,8 +139,8 @@ impl Reader {
         if let Some(group) = self.app.system.host.group(self.group) {
             let view = group.view();
             let job = view.jobs.get(self.tenant, self.id);
-            if let Some(job) = job.filter(|job| job.events.len() > self.job.events.len()) {
-                self.job = job.with_events();
+            if let Some(job) = job.filter(|job| job.known() > self.sent) {
+                self.followed = job.follow(self.sent);
             }
             return Some(());
         }
@@ -141,10 +152,9 @@ impl Reader {
     }
 
     async fn ask(&mut self) -> Option<()> {
-        let ask = Ask::Events(self.tenant, self.id);
-        match told(&self.app, self.tenant, ask).await {
-            Ok((job, _)) => {
-                self.job = job;
+        match follow(&self.app, (self.tenant, self.id), self.sent).await {
+            Ok((followed, _)) => {
+                self.followed = followed;
                 Some(())
             }
             Err(problem) => {
@@ -164,18 +174,19 @@ impl Reader {
         self.ask().await.is_some()
     }
 
-    fn event(&self, index: usize) -> Option<Bytes> {
-        let event = self.job.events.get(index)?;
-        let before = index.checked_sub(1).and_then(|before| self.job.events.get(before));
-        let kind = event.kind(before);
-        let (seq, job) = (index as u64 + 1, self.then(event, kind));
+    /// The next event, which its reader has from now on.
+    fn event(&mut self) -> Option<Bytes> {
+        let event = self.followed.next.pop_front()?;
+        let kind = event.kind(self.followed.before.replace(event).as_ref());
+        self.sent += 1;
+        let (seq, job) = (u64::from(self.sent), self.then(&event, kind));
         let data = serde_json::to_string(&wire::Event { job, seq }).ok()?;
         Some(Bytes::from(format!("id: {seq}\nevent: {}\ndata: {data}\n\n", kind.name())))
     }
 
     /// The job as it stood at an event. What failed is told with the last.
     fn then(&self, event: &Event, kind: Kind) -> wire::Job {
-        let mut job = self.job.clone();
+        let mut job = self.followed.job.clone();
         let Event { at, status, done, failed, cached } = *event;
         job.status = status;
         job.updated_at = at;
