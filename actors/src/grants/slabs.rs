@@ -20,8 +20,8 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// A slab is to last about this long.
 const SLAB_US: u64 = 250_000;
 /// A small one may last longer: each costs an entry, and the owner gives a third of what there is.
-const SMALL_US: u64 = 4_000_000;
-const SMALL_MAX: u64 = 64;
+const SMALL_US: u64 = 16_000_000;
+const SMALL_MAX: u64 = 128;
 /// What somebody gets who asks for the first time.
 const FIRST: u64 = 16;
 /// How often a return is sent while the owner does not take it, and the pause between.
