@@ -17,6 +17,7 @@ pub use protocol::wire::error::{Mistake, Outcome};
 pub use self::code::{Code, Meaning};
 use super::app::Untold;
 use super::headers::Served;
+use super::limits::Tightest;
 
 /// Media type of every error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -73,6 +74,7 @@ pub struct Limited {
 impl Limited {
     fn announce(&self, headers: &mut HeaderMap) {
         let Self { policy, limit, remaining, reset_s, .. } = self;
+        let (limit, remaining, reset_s) = (*limit, *remaining, *reset_s);
         let window = match policy.as_str() {
             "rate" | "key_rate" => ";w=1",
             "per_minute" => ";w=60",
@@ -80,8 +82,7 @@ impl Limited {
             _ => "",
         };
         let policies = format!("\"{policy}\";q={limit}{window}");
-        let state = format!("\"{policy}\";r={remaining};t={reset_s}");
-        super::limits::insert(headers, &policies, &state);
+        Tightest { policy, limit, remaining, reset_s }.insert(headers, &policies);
     }
 }
 

@@ -23,6 +23,13 @@ use super::query::NoQuery;
 pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// What is left of the limit that refuses first (section 4).
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// The same as GitHub and those after it tell it: the limit, what is left of it, and when it is whole
+/// again, in seconds since 1970.
+const OLDER: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
+];
 
 /// Units of one check.
 const UNITS_MAX: u64 = 1_000_000;
@@ -132,7 +139,7 @@ fn here(admitted: &Admitted) -> Response {
     let body = said(admitted.tight.as_ref(), None);
     let mut response = axum::Json(body).into_response();
     if let (Some(tight), Some(policies)) = (&admitted.tight, &admitted.policies) {
-        told(response.headers_mut(), policies, tight);
+        Tightest::from(tight).insert(response.headers_mut(), policies);
     }
     if let Some(owner) = admitted.owner {
         let served = super::headers::Served { owner: Some(owner.to_string()), index: None };
@@ -285,21 +292,40 @@ pub fn left(state: &LimitState) -> tenants_wire::LimitState {
 /// Writes the headers of a counted request.
 pub fn announce(headers: &mut HeaderMap, view: &LimitsView) {
     let Some(tight) = view.tightest(Policy::ALL.into_iter().collect()) else { return };
-    told(headers, &wire::policy_field(&view.states), tight);
+    Tightest::from(tight).insert(headers, &wire::policy_field(&view.states));
 }
 
-fn told(headers: &mut HeaderMap, policies: &str, tight: &LimitState) {
-    let state = format!("\"{}\";r={};t={}", tight.policy, tight.remaining, reset_s(tight));
-    insert(headers, policies, &state);
+/// The limit that refuses first, as headers tell it.
+#[derive(Debug, Clone, Copy)]
+pub struct Tightest<'a> {
+    pub policy: &'a str,
+    pub limit: u64,
+    pub remaining: u64,
+    pub reset_s: u64,
 }
 
-/// Writes both headers.
-pub fn insert(headers: &mut HeaderMap, policies: &str, state: &str) {
-    // Names and numbers: neither can fail to be a header.
-    if let (Ok(policies), Ok(state)) =
-        (HeaderValue::from_str(policies), HeaderValue::from_str(state))
-    {
-        headers.insert(RATELIMIT_POLICY, policies);
-        headers.insert(RATELIMIT, state);
+impl From<&LimitState> for Tightest<'_> {
+    fn from(state: &LimitState) -> Self {
+        let LimitState { policy, limit, remaining, .. } = *state;
+        Self { policy: policy.name(), limit, remaining, reset_s: reset_s(state) }
+    }
+}
+
+impl Tightest<'_> {
+    /// Writes the headers.
+    pub fn insert(&self, headers: &mut HeaderMap, policies: &str) {
+        let Self { policy, limit, remaining, reset_s } = *self;
+        let state = format!("\"{policy}\";r={remaining};t={reset_s}");
+        // Names and numbers: neither can fail to be a header.
+        if let (Ok(policies), Ok(state)) =
+            (HeaderValue::from_str(policies), HeaderValue::from_str(&state))
+        {
+            headers.insert(RATELIMIT_POLICY, policies);
+            headers.insert(RATELIMIT, state);
+        }
+        let reset_at = actors::clock::wall().0 / 1000 + reset_s;
+        for (name, value) in OLDER.into_iter().zip([limit, remaining, reset_at]) {
+            headers.insert(name, HeaderValue::from(value));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What an admitted request is told of its limits: `RateLimit-Policy` and `RateLimit`.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -46,7 +47,24 @@ pub(super) fn state(answer: &Response) -> Result<(String, u64, u64)> {
     let states = items(answer, "ratelimit")?;
     let [state] = states.as_slice() else { anyhow::bail!("not one state: {states:?}") };
     ensure!(policies.iter().any(|(name, _)| *name == state.0), "{state:?} is of no {policies:?}");
+    older(answer, &policies, state)?;
     Ok((state.0.clone(), number(state, "r")?, number(state, "t")?))
+}
+
+/// The headers of older clients say the same, their end as seconds since 1970.
+fn older(answer: &Response, policies: &[Item], state: &Item) -> Result<()> {
+    let told = |name: &str| {
+        let text = answer.header(name).with_context(|| format!("no {name}"))?;
+        text.parse::<u64>().with_context(|| format!("{name}: {text}"))
+    };
+    let policy = policies.iter().find(|policy| policy.0 == state.0).context("no policy")?;
+    same("limit", told("x-ratelimit-limit")?, number(policy, "q")?)?;
+    same("remaining", told("x-ratelimit-remaining")?, number(state, "r")?)?;
+    let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let (at, wanted) = (told("x-ratelimit-reset")?, now_s + number(state, "t")?);
+    // The answer was on its way for a while, and clocks of a second are read at either end of it.
+    ensure!(at.abs_diff(wanted) <= 5, "reset at {at}, not about {wanted}");
+    Ok(())
 }
 
 /// Each of the four routes, each through another node than the last: the policies are those of the

@@ -234,12 +234,20 @@ impl Local {
         let _ = write!(self.body, ",\"{name}\":{value}");
     }
 
-    fn limits(&self, admitted: &Admitted, out: &mut BytesMut) {
+    fn limits(&mut self, admitted: &Admitted, out: &mut BytesMut) {
         let (Some(tight), Some(policies)) = (&admitted.tight, &admitted.policies) else { return };
         out.extend_from_slice(b"ratelimit-policy: ");
         out.extend_from_slice(policies.as_bytes());
-        let (policy, left, reset_s) = (tight.policy, tight.remaining, reset_s(tight));
-        write_into(out, format_args!("\r\nratelimit: \"{policy}\";r={left};t={reset_s}\r\n"));
+        let (policy, limit, left) = (tight.policy, tight.limit, tight.remaining);
+        let reset_s = reset_s(tight);
+        let reset_at = self.now_ms() / 1000 + reset_s;
+        write_into(
+            out,
+            format_args!(
+                "\r\nratelimit: \"{policy}\";r={left};t={reset_s}\r\nx-ratelimit-limit: {limit}\r\n\
+                 x-ratelimit-remaining: {left}\r\nx-ratelimit-reset: {reset_at}\r\n"
+            ),
+        );
     }
 
     /// 22 digits of a `UUIDv7`, as `context::request_id` writes it.
