@@ -54,7 +54,7 @@ pub(crate) struct Plan {
 pub(crate) async fn run(plan: &Plan) -> Result<()> {
     preamble("cache: documents that were scored before, on one node");
     let skep = Skep::start_with(1, &[]).await?;
-    cpu::tell_idle("skep", &skep.pids()).await?;
+    cpu::settle("skep", &skep.pids()).await?;
     scans(plan, &skep).await.context("scans")?;
     jobs(plan, &skep).await.context("jobs")?;
     tenants(plan, &skep).await.context("tenants")?;

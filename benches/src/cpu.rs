@@ -1,7 +1,7 @@
 //! CPU time of processes, from `/proc/<pid>/stat`: user and system, children that were waited for
 //! included.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -11,6 +11,9 @@ use crate::table::line;
 const TICK_MS: f64 = 10.0;
 /// How long idle processes are watched.
 const IDLE: Duration = Duration::from_secs(3);
+/// What they may use then in a second, and how long they may take to get there.
+const IDLE_MS_MAX: f64 = 60.0;
+const IDLE_WITHIN: Duration = Duration::from_secs(120);
 
 /// CPU milliseconds that the processes have used so far.
 pub(crate) fn used_ms(pids: &[u32]) -> Result<f64> {
@@ -31,13 +34,22 @@ fn ticks(stat: &str) -> Option<u64> {
     (times.len() == 4).then(|| times.iter().sum())
 }
 
-/// Tells what the processes use while nobody asks anything of them.
-pub(crate) async fn tell_idle(who: &str, pids: &[u32]) -> Result<()> {
-    let before = used_ms(pids)?;
-    tokio::time::sleep(IDLE).await;
-    let per_second = (used_ms(pids)? - before) / IDLE.as_secs_f64();
-    line(&format!("idle: {who}, {} processes, {per_second:.0} CPU-ms a second", pids.len()));
-    Ok(())
+/// Waits until processes that nobody asks anything of have done what they had left, and tells for how long
+/// they did and what they use then.
+pub(crate) async fn settle(who: &str, pids: &[u32]) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let (before, waited) = (used_ms(pids)?, begin.elapsed().as_secs());
+        tokio::time::sleep(IDLE).await;
+        let per_second = (used_ms(pids)? - before) / IDLE.as_secs_f64();
+        if per_second <= IDLE_MS_MAX || begin.elapsed() > IDLE_WITHIN {
+            let count = pids.len();
+            line(&format!(
+                "idle: {who}, {count} processes, after {waited} s, {per_second:.0} CPU-ms a second"
+            ));
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]

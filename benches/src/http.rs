@@ -53,7 +53,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     let bare = Bare::start(&body).await?;
     line(&format!("the body has {} bytes; bare axum answers the same ones", body.len()));
     line("CPU of skep is that of its three processes; the load runs on the same cores");
-    cpu::tell_idle("skep", &skep.pids()).await?;
+    cpu::settle("skep", &skep.pids()).await?;
 
     let of_skep = |name, tenant: &Tenant| {
         let address = skep.address(0);

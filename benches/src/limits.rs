@@ -90,7 +90,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     };
     line(&format!("the body has {} bytes; bare axum answers the same ones", body.len()));
     line("CPU of skep is that of its three processes; the load runs on the same cores");
-    cpu::tell_idle("skep", &skep.pids()).await?;
+    cpu::settle("skep", &skep.pids()).await?;
 
     let before = Figures::read(&skep, ASKED).await?;
     let all = measure(plan, &axum, &ours).await?;

@@ -21,8 +21,12 @@ use crate::sample::median;
 use crate::skep::{Limits, Skep};
 use crate::table::{Table, line, preamble};
 
+mod mixed;
+
 /// The bare loop: prints documents per CPU-second of its best batch.
 const LOOP: &str = include_str!("models/loop.py");
+/// Its labels.
+const LABELS: usize = 8;
 const POLL: Duration = Duration::from_millis(100);
 const DONE_WITHIN: Duration = Duration::from_secs(300);
 const HEAD: [&str; 5] = ["model", "documents", "documents/CPU-s", "bare loop", "ratio"];
@@ -30,12 +34,15 @@ const HEAD: [&str; 5] = ["model", "documents", "documents/CPU-s", "bare loop", "
 /// How much to do.
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
+    /// A bundle of a transformer: 600 documents of mixed length instead, beside first-come batches of 32
+    #[arg(long)]
+    mixed: Option<PathBuf>,
     /// A Python with onnxruntime and numpy
     #[arg(long, default_value = "python3")]
     python: String,
     /// The folder of the graphs
-    #[arg(long)]
-    folder: PathBuf,
+    #[arg(long, required_unless_present = "mixed")]
+    folder: Option<PathBuf>,
     /// Names of graphs, each with the padded tokens of its runs
     #[arg(long, value_delimiter = ',', default_value = "tiny:2048,mlp:32768")]
     models: Vec<String>,
@@ -50,24 +57,36 @@ pub(crate) struct Plan {
 }
 
 pub(crate) async fn run(plan: &Plan) -> Result<()> {
-    preamble("models: jobs beside a bare loop of onnxruntime in Python, one node, one slot");
     let mut settings = plan.settings.clone();
     settings.push("inference.slots=1".to_owned());
     let skep = Skep::start_with(1, &settings).await?;
     let tenant = skep.tenant("bench", Limits::None).await?;
     let client = Client::new(skep.urls(), Credential::key(&tenant.key))?;
     let admin = Client::new(skep.urls(), Credential::key(&skep.admin_key()?))?;
+    if let Some(bundle) = &plan.mixed {
+        preamble("models: documents of mixed length beside first-come batches, one node, one slot");
+        mixed::run(plan, bundle, &skep, &client, &admin).await?;
+    } else {
+        preamble("models: jobs beside a bare loop of onnxruntime in Python, one node, one slot");
+        uniform(plan, &skep, &client, &admin).await?;
+    }
+    skep.stop().await
+}
+
+async fn uniform(plan: &Plan, skep: &Skep, client: &Client, admin: &Client) -> Result<()> {
+    let folder = plan.folder.as_ref().context("no folder of graphs")?;
     let mut table = Table::new(&HEAD);
     for named in &plan.models {
         let (name, padded) = named.split_once(':').unwrap_or((named, "512"));
-        let graph = plan.folder.join(format!("{name}.onnx"));
-        serve(&admin, name, &graph, padded.parse()?).await?;
+        let graph = folder.join(format!("{name}.onnx"));
+        serve(admin, name, bundle(&graph, padded.parse()?)?).await?;
         for &documents in &plan.documents {
             let (mut ours, mut ratios, mut bare) = (Vec::new(), Vec::new(), Vec::new());
             for round in 0..plan.rounds {
                 // In turn, so that what else the machine does is shared.
-                let peer = bare_loop(&plan.python, &graph)?;
-                let rate = job(&skep, &client, name, documents, round).await?;
+                let peer = bare_loop(&plan.python, LOOP, &graph, &[])?;
+                let documents = like(documents, round);
+                let rate = job(skep, client, name, &documents).await?.rate;
                 ours.push(rate);
                 bare.push(peer);
                 ratios.push(rate / peer);
@@ -79,13 +98,19 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
         }
     }
     table.print();
-    skep.stop().await
+    Ok(())
 }
 
-async fn serve(admin: &Client, name: &str, graph: &Path, padded_tokens: usize) -> Result<()> {
+/// Documents as long as what the graphs look at.
+fn like(count: usize, round: usize) -> Vec<Document> {
+    let text = |i| format!("{round} {i} {}", "all that is said here is new ".repeat(5));
+    (0..count).map(|i| Document::new(format!("d{i}"), text(i))).collect()
+}
+
+fn bundle(graph: &Path, padded_tokens: usize) -> Result<Bytes> {
     let manifest = json!({
         "task": "classifier", "precision": "fp32",
-        "labels": (0..8).map(|label| format!("l{label}")).collect::<Vec<_>>(),
+        "labels": (0..LABELS).map(|label| format!("l{label}")).collect::<Vec<_>>(),
         "tokenizer": {"kind": "trigrams", "vocabulary": 8192}, "tokens_max": 128, "fixed_width": true,
         "inputs": {"ids": "ids"}, "output": "probs", "padded_tokens": padded_tokens,
     });
@@ -99,7 +124,10 @@ async fn serve(admin: &Client, name: &str, graph: &Path, padded_tokens: usize) -
         header.set_mode(0o600);
         tar.append_data(&mut header, file, &content[..])?;
     }
-    let tar = Bytes::from(tar.into_inner()?);
+    Ok(Bytes::from(tar.into_inner()?))
+}
+
+async fn serve(admin: &Client, name: &str, tar: Bytes) -> Result<()> {
     let digest: String = Sha256::digest(&tar).iter().map(|byte| format!("{byte:02x}")).collect();
     admin.create_model(name, &fresh_key()).await?;
     let version = admin.upload_model(name, tar, &digest, &fresh_key()).await?.body.version;
@@ -108,18 +136,14 @@ async fn serve(admin: &Client, name: &str, graph: &Path, padded_tokens: usize) -
     Ok(())
 }
 
-/// Documents per CPU-second of node and model processes, from submission to the end of the job.
-async fn job(
-    skep: &Skep,
-    client: &Client,
-    model: &str,
-    documents: usize,
-    round: usize,
-) -> Result<f64> {
-    // As long as what the graph looks at.
-    let text = |i| format!("{round} {i} {}", "all that is said here is new ".repeat(5));
-    let documents: Vec<Document> =
-        (0..documents).map(|i| Document::new(format!("d{i}"), text(i))).collect();
+/// A job that is done.
+struct Done {
+    id: String,
+    /// Documents per CPU-second of node and model processes, from submission to its end.
+    rate: f64,
+}
+
+async fn job(skep: &Skep, client: &Client, model: &str, documents: &[Document]) -> Result<Done> {
     let body = json!({"type": "scan", "documents": documents, "model": model});
     let pids = family(&skep.pids())?;
     let before = cpu::used_ms(&pids)?;
@@ -138,7 +162,7 @@ async fn job(
     }
     ensure!(family(&skep.pids())? == pids, "a process of a model ended");
     let used_ms = cpu::used_ms(&pids)? - before;
-    Ok(documents.len() as f64 / used_ms * 1_000.0)
+    Ok(Done { id: id.to_owned(), rate: documents.len() as f64 / used_ms * 1_000.0 })
 }
 
 /// The processes and those that they started.
@@ -157,8 +181,9 @@ fn family(parents: &[u32]) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-fn bare_loop(python: &str, graph: &Path) -> Result<f64> {
-    let output = Command::new(python).args(["-c", LOOP]).arg(graph).output();
+/// What a program in Python prints last.
+fn bare_loop(python: &str, program: &str, graph: &Path, arguments: &[String]) -> Result<f64> {
+    let output = Command::new(python).args(["-c", program]).arg(graph).args(arguments).output();
     let output = output.with_context(|| format!("{python} does not run"))?;
     if !output.status.success() {
         bail!("the bare loop: {}", String::from_utf8_lossy(&output.stderr));

@@ -113,8 +113,8 @@ impl Contest {
         ));
         line(&format!("{HTTP}: POST /v1/analyze of one short text at the leader of the shard:"));
         line("    authentication, one proposal (the metering) and inference");
-        cpu::tell_idle(RAFT, &self.replicas.pids()).await?;
-        cpu::tell_idle(HTTP, &self.skep.pids()).await?;
+        cpu::settle(RAFT, &self.replicas.pids()).await?;
+        cpu::settle(HTTP, &self.skep.pids()).await?;
         let Some(etcd) = &self.etcd else {
             line("SKIPPED etcd: not installed (apt-get install etcd-server)");
             return Ok(());
@@ -122,7 +122,7 @@ impl Contest {
         line(&format!("{ETCD}: put of 256 bytes over HTTP at its leader's gateway"));
         line("    so not like for like: etcd's writers come over HTTP and JSON, and it keeps");
         line("    versions in bbolt; skep's sit beside the leader, and its state is in memory");
-        cpu::tell_idle(ETCD, &etcd.pids()).await
+        cpu::settle(ETCD, &etcd.pids()).await
     }
 
     /// Each contestant once.

@@ -29,7 +29,7 @@ const VICTIM: usize = 2;
 const ASKED: usize = 0;
 
 /// How much to make and to measure. The full size is `--tenants 100000 --keys-per-tenant 10`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Plan {
     /// Tenants, every other one with limits
     #[arg(long, default_value_t = 10_000)]

@@ -115,7 +115,7 @@ async fn measure(plan: &Plan, clusters: &[&Skep], arms: &mut [Arm]) -> Result<()
     }
     for skep in clusters {
         quiet(skep).await?;
-        cpu::tell_idle("skep before the windows", &skep.pids()).await?;
+        cpu::settle("skep before the windows", &skep.pids()).await?;
     }
     for _ in 0..plan.rounds {
         for arm in arms.iter_mut() {
