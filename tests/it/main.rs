@@ -17,6 +17,7 @@ mod limits;
 mod models;
 mod openapi;
 mod ops;
+mod placement;
 mod plans;
 mod python_client;
 mod scan_jobs;
