@@ -19,7 +19,6 @@ use crate::documents;
 use crate::figures::figures;
 use crate::jobs::Workers;
 use crate::remote::PeerTransport;
-use crate::slots::Scanned;
 use crate::texts::Texts;
 
 mod disk;
@@ -32,8 +31,8 @@ mod peers;
 use disk::Disk;
 use flights::Flights;
 use look::Right;
-pub use memory::Entry;
 use memory::Memory;
+pub use memory::{Entry, Made};
 use names::Key;
 pub use names::{Names, Whose};
 pub(crate) use peers::KIND_CACHE;
@@ -142,7 +141,7 @@ impl Cache {
     /// Finds what is known of some texts and computes the rest; what another computes meanwhile is
     /// waited for. `tell` is told what is to be metered as soon as that is certain, and runs while the
     /// rest is computed. `pace` is about what one text takes.
-    pub async fn score<E, C, T>(
+    pub async fn score<E, C, T, M>(
         &self,
         names: &Names,
         texts: &Texts,
@@ -151,8 +150,9 @@ impl Cache {
         tell: impl FnOnce(Tally) -> T,
     ) -> (Result<Vec<Scored>, E>, T::Output)
     where
-        C: Future<Output = Result<Vec<Scanned>, E>>,
+        C: Future<Output = Result<Vec<Result<M, String>>, E>>,
         T: Future,
+        M: Into<Made>,
     {
         let named: Vec<(Digest, Key)> = texts.iter().map(|text| names.name(text)).collect();
         let within = (pace * 2 * named.len() as u32 + FLIGHT_SLACK).min(FLIGHT_MAX);
@@ -175,7 +175,7 @@ impl Cache {
     }
 
     /// Computes texts and gives everybody their results.
-    async fn compute<E, C>(
+    async fn compute<E, C, M>(
         &self,
         named: &[(Digest, Key)],
         texts: &Texts,
@@ -183,14 +183,15 @@ impl Cache {
         compute: &impl Fn(Texts) -> C,
     ) -> Result<Vec<Computed>, E>
     where
-        C: Future<Output = Result<Vec<Scanned>, E>>,
+        C: Future<Output = Result<Vec<Result<M, String>>, E>>,
+        M: Into<Made>,
     {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
         let chosen = texts.choose(&numbers);
-        let scanned = match compute(chosen.clone()).await {
-            Ok(scanned) => scanned,
+        let made = match compute(chosen.clone()).await {
+            Ok(made) => made,
             Err(error) => {
                 // Whoever waits for these need not wait for the end of their time.
                 let none = |number| (number, Err(String::new()));
@@ -199,14 +200,10 @@ impl Cache {
             }
         };
         let made_at = clock::wall();
-        let entry = |(text, scanned): (&str, Scanned)| {
-            scanned.map(|found| Entry {
-                verdict: Arc::new(documents::verdict(found)),
-                words: documents::words(text),
-                made_at,
-            })
+        let entry = |(text, scored): (&str, Result<M, String>)| {
+            scored.map(|made| Entry { made: made.into(), words: documents::words(text), made_at })
         };
-        let entries = chosen.iter().zip(scanned).map(entry);
+        let entries = chosen.iter().zip(made).map(entry);
         let computed: Vec<Computed> = numbers.into_iter().zip(entries).collect();
         figures().cache.misses.inc_by(computed.len() as u64);
         self.publish(named, &computed);

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::models::Task;
 use protocol::wire::jobs::{Label, Record};
 use protocol::wire::scan::{Provenance, Signals, Span, Verdict};
 use protocol::{Digest, Name};
 use serde::{Deserialize, Serialize};
 
-use crate::blobs::sha256;
-use crate::cache::Scored;
+use crate::cache::{Made, Scored};
 use crate::inference::{self, ModelIdentity, Severity};
-use crate::models::{self, Loaded};
 
 /// A document of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +53,8 @@ pub fn read(blob: &[u8]) -> Result<Vec<Document>, BadLine> {
 pub struct Maker {
     model: Arc<str>,
     engine: Arc<str>,
+    /// What the numbers of a classifier are of.
+    labels: Arc<[Name]>,
 }
 
 impl Maker {
@@ -66,7 +65,14 @@ impl Maker {
         Self {
             model: format!("{name}@{version} sha256:{sha256}").into(),
             engine: format!("{engine} {engine_version} {precision}").into(),
+            labels: Arc::default(),
         }
+    }
+
+    /// The same, whose numbers are of these labels; without any they are an embedding.
+    #[must_use]
+    pub fn labelled(self, labels: &[Name]) -> Self {
+        Self { labels: labels.into(), ..self }
     }
 
     /// What a result of the text with this SHA-256 says of itself.
@@ -79,50 +85,28 @@ impl Maker {
     /// The record of one document.
     #[must_use]
     pub fn record(&self, id: String, scored: Scored, attempt: u32) -> Record {
-        let provenance = self.provenance(scored.sha256, scored.cached);
-        let (status, verdict, error) = match scored.result {
-            Ok(entry) => ("done", Some(entry.verdict), None),
-            Err(why) => ("failed", None, Some(why)),
-        };
-        Record {
+        let mut record = Record {
             doc_id: id,
-            status: status.to_owned(),
-            verdict,
+            status: "done".to_owned(),
+            verdict: None,
             labels: None,
             embedding: None,
             attempt,
-            provenance,
-            error,
+            provenance: self.provenance(scored.sha256, scored.cached),
+            error: None,
+        };
+        match scored.result.map(|entry| entry.made) {
+            Ok(Made::Verdict(verdict)) => record.verdict = Some(verdict),
+            Ok(Made::Scores(scores)) if self.labels.is_empty() => {
+                record.embedding = Some(scores.to_vec());
+            }
+            Ok(Made::Scores(scores)) => record.labels = Some(labelled(&self.labels, &scores)),
+            Err(why) => {
+                "failed".clone_into(&mut record.status);
+                record.error = Some(why);
+            }
         }
-    }
-}
-
-/// The record of one document that a model of the registry scored.
-#[must_use]
-pub fn record_of_scores(
-    document: &Document,
-    scored: models::Scored,
-    attempt: u32,
-    model: &Loaded,
-) -> Record {
-    let (status, scores, error) = match scored {
-        Ok(scores) => ("done", Some(scores), None),
-        Err(why) => ("failed", None, Some(why)),
-    };
-    let (labels, embedding) = match (model.task(), scores) {
-        (Task::Classifier, Some(scores)) => (Some(labelled(model.labels(), &scores)), None),
-        (Task::Encoder, scores) => (None, scores),
-        (Task::Classifier, None) => (None, None),
-    };
-    Record {
-        doc_id: document.id.clone(),
-        status: status.to_owned(),
-        verdict: None,
-        labels,
-        embedding,
-        attempt,
-        provenance: model.maker().provenance(sha256(document.content.as_bytes()), false),
-        error,
+        record
     }
 }
 

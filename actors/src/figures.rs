@@ -62,6 +62,8 @@ pub struct Figures {
     pub auth_failures: IntCounter,
     /// Of the result cache.
     pub cache: CacheFigures,
+    /// Of the models of the registry.
+    pub models: ModelFigures,
     /// Of the grants.
     pub grants: GrantFigures,
     /// Of backups.
@@ -136,6 +138,46 @@ impl CacheFigures {
             misses: counter("cache_misses_total", "Texts that were computed"),
             rebuilds: counter("cache_rebuilds_total", "Times that the cache on disk began anew"),
         }
+    }
+}
+
+/// Figures of the models of the registry on this node. Their versions are an operator's, few and bounded.
+#[derive(Debug)]
+pub struct ModelFigures {
+    documents: IntCounterVec,
+    processes_lost: IntCounterVec,
+    /// From the fetch of its parts to warm.
+    pub load_seconds: Histogram,
+    /// Versions that are loaded,
+    pub loaded: IntGauge,
+    /// and the memory of their processes when they do nothing.
+    pub memory_bytes: IntGauge,
+}
+
+impl ModelFigures {
+    fn new() -> Self {
+        let gauge = |name: &str, help: &str| sound(IntGauge::new(name, help));
+        let documents = Opts::new("model_documents_total", "Documents by version and what became");
+        let lost = Opts::new("model_processes_lost_total", "Processes that a batch ended");
+        Self {
+            documents: sound(IntCounterVec::new(documents, &["model", "version", "outcome"])),
+            processes_lost: sound(IntCounterVec::new(lost, &["model", "version"])),
+            load_seconds: timer("model_load_duration_seconds", "Loading a version until warm"),
+            loaded: gauge("models_loaded", "Versions that are loaded"),
+            memory_bytes: gauge("model_memory_bytes", "Memory of loaded versions at rest"),
+        }
+    }
+
+    /// A version scored documents, or failed at them.
+    pub fn scored(&self, model: &str, version: &str, done: u64, failed: u64) {
+        for (outcome, count) in [("done", done), ("failed", failed)] {
+            self.documents.with_label_values(&[model, version, outcome]).inc_by(count);
+        }
+    }
+
+    /// A process of a version crashed, hung or took too much memory.
+    pub fn process_lost(&self, model: &str, version: &str) {
+        self.processes_lost.with_label_values(&[model, version]).inc();
     }
 }
 
@@ -216,6 +258,7 @@ impl Figures {
             audit_signatures: counter("audit_signatures_total", "Heads of chains signed"),
             auth_failures: counter("auth_failures_total", "Calls without a credential that counts"),
             cache: CacheFigures::new(),
+            models: ModelFigures::new(),
             grants: GrantFigures::new(),
             backup: BackupFigures::new(),
         }
@@ -246,6 +289,11 @@ impl Figures {
             Box::new(self.cache.hits.clone()),
             Box::new(self.cache.misses.clone()),
             Box::new(self.cache.rebuilds.clone()),
+            Box::new(self.models.documents.clone()),
+            Box::new(self.models.processes_lost.clone()),
+            Box::new(self.models.load_seconds.clone()),
+            Box::new(self.models.loaded.clone()),
+            Box::new(self.models.memory_bytes.clone()),
             Box::new(self.grants.hits.clone()),
             Box::new(self.grants.misses.clone()),
             Box::new(self.grants.decisions.clone()),

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::blobs::Blobs;
+use crate::figures::figures;
 use crate::inference::process::{Launch, Process};
 use crate::pepper::Pepper;
 use crate::remote::PeerTransport;
@@ -164,7 +165,11 @@ impl Models {
         let loaded = Loaded::new(key, name, &version, launch, dir, processes);
         let loaded = Arc::new(loaded.ok_or_else(|| NotReady::Failed("no process".to_owned()))?);
         let held = Held { loaded: Arc::clone(&loaded), used: Instant::now() };
-        locked(&self.inner.loaded).insert(key, held);
+        let mut all = locked(&self.inner.loaded);
+        all.insert(key, held);
+        tell(&all);
+        drop(all);
+        figures().models.load_seconds.observe(began.elapsed().as_secs_f64());
         info!(model = %name, version = key.1, mib = loaded.bytes() >> 20, took = ?began.elapsed(), "model ready");
         Ok(loaded)
     }
@@ -186,6 +191,7 @@ impl Models {
             };
             // Its processes end when what runs on them is done.
             loaded.remove(&oldest);
+            tell(&loaded);
             info!(model = %oldest.0, version = oldest.1, "model unloaded: others need the memory");
         }
     }
@@ -236,6 +242,13 @@ fn draw(pepper: &Pepper, model: ModelId, text: &str) -> u64 {
 
 fn dir_of(dir: &Path, sha256: Digest) -> PathBuf {
     dir.join(sha256.to_string())
+}
+
+/// Shows what is loaded.
+fn tell(loaded: &BTreeMap<Key, Held>) {
+    let bytes: u64 = loaded.values().map(|held| held.loaded.bytes()).sum();
+    figures().models.loaded.set(loaded.len() as i64);
+    figures().models.memory_bytes.set(bytes as i64);
 }
 
 fn failed(error: impl std::fmt::Display) -> NotReady {

@@ -18,6 +18,7 @@ use crate::blobs::Blobs;
 use crate::cache::{Cache, Names, Scored, Tally, Whose};
 use crate::documents;
 use crate::figures::figures;
+use crate::inference::ModelIdentity;
 use crate::jobs::Workers;
 use crate::models::Models;
 use crate::router::Router;
@@ -202,18 +203,10 @@ impl Runner {
             documents.into_iter().map(|document| (document.id, document.content)).unzip();
         let scored = self.score(task, texts.into()).await?;
         let maker = documents::Maker::new(self.inner.slots.identity());
-        let mut result =
-            TaskResult { output: task.input, done: 0, failed: 0, cached: 0, tokens: 0 };
+        let mut result = TaskResult::none(task.input);
         let mut records = Vec::with_capacity(ids.len());
         for (id, scored) in ids.into_iter().zip(scored) {
-            match &scored.result {
-                Ok(entry) => {
-                    result.done += 1;
-                    result.cached += u32::from(scored.cached);
-                    result.tokens += entry.words;
-                }
-                Err(_) => result.failed += 1,
-            }
+            count(&mut result, &scored);
             records.push(maker.record(id, scored, task.attempt));
         }
         timer.observe_duration();
@@ -223,10 +216,8 @@ impl Runner {
 
     /// One outcome per text: what is known of it, or what the slots say.
     async fn score(&self, task: Assignment, texts: Texts) -> Result<Vec<Scored>, NotRun> {
-        let Inner { slots, cache, router, .. } = &*self.inner;
-        let pepper = router.pepper().ok_or_else(|| text("the cluster map is not known"))?;
-        let whose = Whose::of(task.tenant, task.shares_cache);
-        let names = Names::new(&pepper, whose, slots.identity());
+        let Inner { slots, cache, .. } = &*self.inner;
+        let names = self.names(task, slots.identity())?;
         let tell = |tally: Tally| {
             let hits = tally.cached.count();
             self.change(task, |held| {
@@ -237,6 +228,14 @@ impl Runner {
         };
         let compute = |texts: Texts| self.compute(task, texts);
         cache.score(&names, &texts, slots.pace(), compute, tell).await.0
+    }
+
+    /// The names of what the tenant of a task may be given of a model's results.
+    fn names(&self, task: Assignment, identity: &ModelIdentity) -> Result<Names, NotRun> {
+        let pepper = self.inner.router.pepper();
+        let pepper = pepper.ok_or_else(|| text("the cluster map is not known"))?;
+        let whose = Whose::of(task.tenant, task.shares_cache);
+        Ok(Names::new(&pepper, whose, identity))
     }
 
     async fn compute(&self, task: Assignment, texts: Texts) -> Result<Vec<Scanned>, NotRun> {
@@ -345,6 +344,18 @@ impl Runner {
 
     fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Held>> {
         self.inner.running.lock().unwrap_or_else(|_| std::process::abort())
+    }
+}
+
+/// Counts one more document of a task.
+fn count(result: &mut TaskResult, scored: &Scored) {
+    match &scored.result {
+        Ok(entry) => {
+            result.done += 1;
+            result.cached += u32::from(scored.cached);
+            result.tokens += entry.words;
+        }
+        Err(_) => result.failed += 1,
     }
 }
 

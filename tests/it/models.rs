@@ -34,14 +34,16 @@ async fn models_are_brought_served_switched_and_held() {
         .set("inference.batch_mib=256");
     on_three_nodes(options, async |cluster| {
         let home = account(cluster, "models", json!({})).await?;
+        // For whom nothing is cached.
+        let other = account(cluster, "others", json!({})).await?;
         brought(cluster, &home).await.context("upload")?;
         refused(cluster).await.context("refusals")?;
-        served(cluster, &home).await.context("alias")?;
-        switched(cluster, &home).await.context("switch")?;
+        served(cluster, &home, &other).await.context("alias")?;
+        switched(cluster, &home, &other).await.context("switch")?;
         shared_out(cluster, &home).await.context("canary")?;
         allowed(cluster).await.context("plans")?;
         held(cluster, &home).await.context("bad documents")?;
-        survived(cluster, &home).await.context("the kill")
+        survived(cluster, &other).await.context("the kill")
     })
     .await;
 }
@@ -229,7 +231,7 @@ async fn refused(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn served(cluster: &Cluster, home: &Account) -> Result<()> {
+async fn served(cluster: &Cluster, home: &Account, other: &Account) -> Result<()> {
     serve(cluster, "mood", 1, None).await?;
     let documents = documents(300);
     let records = run(cluster, home, "mood", &documents).await?;
@@ -243,7 +245,8 @@ async fn served(cluster: &Cluster, home: &Account) -> Result<()> {
     // One by one is the same to the bit as all at once, whatever node did it.
     for (id, content) in documents.iter().step_by(60) {
         let alone = [(id.clone(), content.clone())];
-        let alone = run(cluster, home, "mood", &alone).await?;
+        let alone = run(cluster, other, "mood", &alone).await?;
+        same("cached", alone[id]["cached"].as_bool(), Some(false))?;
         same(id, &alone[id]["labels"], &records[id]["labels"])?;
     }
     let unknown =
@@ -257,14 +260,14 @@ async fn served(cluster: &Cluster, home: &Account) -> Result<()> {
 
 /// Switched and taken back while a job runs: nothing fails, and every result is that of the version that it
 /// names.
-async fn switched(cluster: &Cluster, home: &Account) -> Result<()> {
+async fn switched(cluster: &Cluster, home: &Account, other: &Account) -> Result<()> {
     let documents = documents(10_000);
     let first = run(cluster, home, "mood", &documents).await?;
     serve(cluster, "mood", 2, None).await?;
     let second = run(cluster, home, "mood", &documents).await?;
     ensure!(first["d7"]["labels"] != second["d7"]["labels"], "the versions are alike");
-    let job = submit(cluster, 0, home, Some("mood"), &documents).await?;
-    begun(cluster, home, &job).await?;
+    let job = submit(cluster, 0, other, Some("mood"), &documents).await?;
+    begun(cluster, other, &job).await?;
     let once = client::fresh_key();
     let back = cluster.admin(0)?.roll_back_model("mood", &once).await?.body;
     same("back", back.alias.map(|alias| alias.version), Some(1))?;
@@ -273,9 +276,9 @@ async fn switched(cluster: &Cluster, home: &Account) -> Result<()> {
     same("repeated", again.revision, back.revision)?;
     serve(cluster, "mood", 2, None).await?;
     cluster.admin(2)?.roll_back_model("mood", &client::fresh_key()).await?;
-    let ended = wait(cluster, home, &job).await?;
+    let ended = wait(cluster, other, &job).await?;
     same("failed", ended["counts"]["failed"].as_u64(), Some(0))?;
-    let mixed = results(cluster, home, &job).await?;
+    let mixed = results(cluster, other, &job).await?;
     same("records", mixed.len(), documents.len())?;
     let mut versions = BTreeMap::new();
     for (id, record) in &mixed {
@@ -285,7 +288,31 @@ async fn switched(cluster: &Cluster, home: &Account) -> Result<()> {
         same(id, &record["labels"], &wanted["labels"])?;
         *versions.entry(model).or_insert(0) += 1;
     }
-    same("versions that made results", versions.len(), 2).with_context(|| format!("{versions:?}"))
+    same("versions that made results", versions.len(), 2)
+        .with_context(|| format!("{versions:?}"))?;
+    cached(cluster, home, &documents, &first).await
+}
+
+/// What a version has made is known, and is told of no other: all of these have been scored by both.
+async fn cached(
+    cluster: &Cluster,
+    home: &Account,
+    documents: &[(String, String)],
+    known: &BTreeMap<String, Value>,
+) -> Result<()> {
+    let again = run(cluster, home, "mood", documents).await?;
+    let mut hits = 0;
+    for (id, record) in &again {
+        same(
+            id,
+            (&record["model"], &record["labels"]),
+            (&known[id]["model"], &known[id]["labels"]),
+        )?;
+        hits += usize::from(record["cached"] == json!(true));
+    }
+    // A node that does not say in time what it knows is not waited for.
+    ensure!(hits > documents.len() * 9 / 10, "{hits} of {} were cached", documents.len());
+    Ok(())
 }
 
 /// Waits until a job has a result, of which most are yet to come.
@@ -371,6 +398,26 @@ async fn held(cluster: &Cluster, home: &Account) -> Result<()> {
     for i in 0..3 {
         call(cluster, i, &home.key, "GET", "/readyz", None).await?.ok(200)?;
     }
+    counted(cluster).await
+}
+
+/// What the nodes have counted of that version, together.
+async fn counted(cluster: &Cluster) -> Result<()> {
+    let (mut failed, mut lost) = (0, 0);
+    for i in 0..3 {
+        let metrics = cluster.client(i)?.metrics().await?.body;
+        let of = |name: &str| -> Result<u64> {
+            let line = metrics.lines().find(|line| line.starts_with(name));
+            let figure = line.and_then(|line| line.rsplit_once(' ')).map(|(_, figure)| figure);
+            figure.map_or(Ok(0), |figure| figure.parse().with_context(|| figure.to_owned()))
+        };
+        ensure!(of("skep_models_loaded ")? > 0 && of("skep_model_memory_bytes ")? > 0, "{metrics}");
+        failed += of(r#"skep_model_documents_total{model="bad",outcome="failed",version="1"}"#)?;
+        lost += of(r#"skep_model_processes_lost_total{model="bad",version="1"}"#)?;
+    }
+    // A task that was given to another node as well counts on both.
+    ensure!(failed >= BAD.len() as u64, "{failed} documents failed");
+    ensure!(lost > 0, "no process was lost to the one that hangs");
     Ok(())
 }
 

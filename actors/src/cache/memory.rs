@@ -10,6 +10,8 @@ use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::names::Key;
+use crate::documents;
+use crate::inference;
 
 /// A larger result is not kept: a few texts would displace thousands.
 pub(super) const ENTRY_BYTES_MAX: usize = 16 * 1024;
@@ -21,19 +23,52 @@ const PART_BYTES: usize = 96;
 /// The result of one text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    pub verdict: Arc<Verdict>,
+    pub made: Made,
     /// Words of the text, for metering.
     pub words: u64,
     pub(super) made_at: Time,
 }
 
+/// What a model makes of a text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Made {
+    /// The built-in one, with the rules.
+    Verdict(Arc<Verdict>),
+    /// One of the registry.
+    Scores(Arc<[f32]>),
+}
+
+impl From<inference::Verdict> for Made {
+    fn from(verdict: inference::Verdict) -> Self {
+        Self::Verdict(Arc::new(documents::verdict(verdict)))
+    }
+}
+
+impl From<Vec<f32>> for Made {
+    fn from(scores: Vec<f32>) -> Self {
+        Self::Scores(scores.into())
+    }
+}
+
+impl Made {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Verdict(verdict) => {
+                let Verdict { reasons, spans, .. } = &**verdict;
+                let reasons = reasons.iter().map(|reason| reason.len() + PART_BYTES);
+                let spans =
+                    spans.iter().map(|span| span.text.len() + span.reason.len() + PART_BYTES);
+                reasons.sum::<usize>() + spans.sum::<usize>()
+            }
+            Self::Scores(scores) => size_of_val(&**scores),
+        }
+    }
+}
+
 impl Entry {
     /// About what it takes in memory, and more than it takes in a frame.
     pub(super) fn bytes(&self) -> usize {
-        let Verdict { reasons, spans, .. } = &*self.verdict;
-        let reasons = reasons.iter().map(|reason| reason.len() + PART_BYTES);
-        let spans = spans.iter().map(|span| span.text.len() + span.reason.len() + PART_BYTES);
-        ENTRY_BYTES + reasons.sum::<usize>() + spans.sum::<usize>()
+        ENTRY_BYTES + self.made.bytes()
     }
 
     /// Whether it is not too old. One of the future comes from a clock that was set back since.
@@ -115,7 +150,7 @@ pub(super) mod tests {
             confidence: 0.75,
             spans: vec![span],
         };
-        Entry { verdict: Arc::new(verdict), words: 3, made_at: Time(made_at) }
+        Entry { made: Made::Verdict(Arc::new(verdict)), words: 3, made_at: Time(made_at) }
     }
 
     #[test]
@@ -127,7 +162,7 @@ pub(super) mod tests {
             Key(bytes)
         };
         memory.put(key(1), entry(7, 1_000, "x"));
-        assert_eq!(memory.get(&key(1), Time(10_999)).map(|entry| entry.verdict.risk), Some(7));
+        assert_eq!(memory.get(&key(1), Time(10_999)), Some(entry(7, 1_000, "x")));
         assert_eq!(memory.get(&key(1), Time(11_000)), None);
         memory.put(key(2), entry(7, 90_000, "x"));
         assert_eq!(memory.get(&key(2), Time(1_000)), None, "of the future");

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::inference::{self, ModelIdentity};
 use crate::pepper::Pepper;
+use crate::slots::Scanned;
 
 const PACE: Duration = Duration::from_millis(1);
 
@@ -72,7 +73,11 @@ async fn score(cache: &Cache, tenant: u128, all: &[&str]) -> (Vec<(u8, bool)>, u
     let (scored, ()) = cache.score(&names(tenant), &texts, PACE, compute, tell).await;
     let shown = |(number, scored): (usize, Scored)| {
         assert_eq!(told.cached.has(number), scored.cached);
-        (scored.result.map_or(0, |entry| entry.verdict.risk), scored.cached)
+        let risk = |entry: Entry| match entry.made {
+            Made::Verdict(verdict) => verdict.risk,
+            Made::Scores(_) => 255,
+        };
+        (scored.result.map_or(0, risk), scored.cached)
     };
     assert_eq!(told.words, texts.iter().map(documents::words).sum::<u64>());
     (scored.unwrap().into_iter().enumerate().map(shown).collect(), computed.into_inner())

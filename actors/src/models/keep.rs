@@ -9,7 +9,7 @@ use protocol::{Digest, GroupId, TenantId};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{Key, Models, locked};
+use super::{Key, Models, locked, tell};
 
 /// How often it is looked whether something is missing.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -59,7 +59,10 @@ impl Models {
         let there = |(id, version): &Key| {
             registry.find(*id).is_some_and(|(_, model)| model.versions.contains_key(version))
         };
-        locked(&self.inner.loaded).retain(|key, _| there(key));
+        let mut loaded = locked(&self.inner.loaded);
+        loaded.retain(|key, _| there(key));
+        tell(&loaded);
+        drop(loaded);
         locked(&self.inner.failed).retain(|key, _| there(key));
     }
 

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use protocol::models::{Task, Version};
+use protocol::models::Version;
 use protocol::{Digest, Name};
 use tracing::warn;
 
 use super::{Key, locked};
 use crate::blobs::sha256;
 use crate::documents::Maker;
+use crate::figures::figures;
 use crate::inference::ModelIdentity;
 use crate::inference::process::{Broken, Launch, Process};
 use crate::slots::Pace;
@@ -28,8 +29,6 @@ pub struct Loaded {
     key: Key,
     identity: ModelIdentity,
     maker: Maker,
-    task: Task,
-    labels: Vec<Name>,
     launch: Launch,
     dir: PathBuf,
     /// Processes that do nothing. A slot takes one for a batch.
@@ -66,10 +65,8 @@ impl Loaded {
         };
         Some(Self {
             key,
-            maker: Maker::new(&identity),
+            maker: Maker::new(&identity).labelled(&version.labels),
             identity,
-            task: version.task,
-            labels: version.labels.clone(),
             launch,
             dir,
             bytes: processes.iter().map(Process::bytes).sum(),
@@ -97,18 +94,6 @@ impl Loaded {
         &self.maker
     }
 
-    /// What it makes of a document.
-    #[must_use]
-    pub fn task(&self) -> Task {
-        self.task
-    }
-
-    /// What the numbers of a classifier are of.
-    #[must_use]
-    pub fn labels(&self) -> &[Name] {
-        &self.labels
-    }
-
     /// Memory of its processes when they do nothing.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -131,6 +116,9 @@ impl Loaded {
             self.score_unknown(texts)?
         };
         self.pace.note(texts.len(), began.elapsed());
+        let done = scored.iter().filter(|scored| scored.is_ok()).count();
+        let (name, version) = (&self.identity.name, &self.identity.version);
+        figures().models.scored(name, version, done as u64, (texts.len() - done) as u64);
         Ok(scored)
     }
 
@@ -183,7 +171,9 @@ impl Loaded {
         };
         let scored = process.score(texts);
         // One that has ended is not put back: whoever needs it makes another.
-        if !matches!(scored, Err(Broken::Ended(_))) {
+        if matches!(scored, Err(Broken::Ended(_))) {
+            figures().models.process_lost(&self.identity.name, &self.identity.version);
+        } else {
             let mut idle = locked(&self.idle);
             if idle.len() < self.processes {
                 idle.push(process);

@@ -10,9 +10,10 @@ use protocol::GroupId;
 use protocol::jobs::{Assignment, TASK_DOCUMENTS_MAX, TaskResult};
 use protocol::models::ModelId;
 
-use super::{CHUNK_TIME, CHUNKS_AT_ONCE, NotRun, Runner, SLOT_PAUSE, text};
+use super::{CHUNK_TIME, CHUNKS_AT_ONCE, NotRun, Runner, SLOT_PAUSE, count, text};
+use crate::cache::Scored;
 use crate::documents::{self, Document};
-use crate::models::{Key, Loaded, Scored};
+use crate::models::{self, Key, Loaded};
 use crate::slots::SlotError;
 use crate::texts::Texts;
 
@@ -21,7 +22,7 @@ const CHUNK_BYTES: usize = 2 << 20;
 
 /// A document with its place in the task.
 type Placed = (usize, String);
-/// What became of it, and by which version.
+/// What became of it, and what made that.
 type Done = (usize, Scored, Arc<Loaded>);
 
 impl Runner {
@@ -38,19 +39,14 @@ impl Runner {
         let scored: Vec<Vec<Done>> = scored.try_collect().await?;
         let mut scored: Vec<Done> = scored.into_iter().flatten().collect();
         scored.sort_unstable_by_key(|&(place, ..)| place);
+        let mut result = TaskResult::none(task.input);
         let mut records = Vec::with_capacity(documents.len());
-        let (mut done, mut tokens) = (0, 0);
-        for (document, (_, scored, by)) in documents.iter().zip(scored) {
-            if scored.is_ok() {
-                done += 1;
-                tokens += documents::words(&document.content);
-            }
-            records.push(documents::record_of_scores(document, scored, task.attempt, &by));
+        for (document, (_, scored, by)) in documents.into_iter().zip(scored) {
+            count(&mut result, &scored);
+            records.push(by.maker().record(document.id, scored, task.attempt));
         }
-        let failed = records.len() as u32 - done;
-        let Self { inner } = self;
-        let output = inner.blobs.put(group, task.tenant, documents::lines(&records)).await;
-        Ok(TaskResult { output: output.map_err(text)?, done, failed, cached: 0, tokens })
+        let output = self.inner.blobs.put(group, task.tenant, documents::lines(&records)).await;
+        Ok(TaskResult { output: output.map_err(text)?, ..result })
     }
 
     /// As many as hold a slot for as long as a scan may wait, at the pace of the version that most get.
@@ -84,7 +80,7 @@ impl Runner {
         for (key, placed) in by_version {
             let loaded = self.inner.models.ready(key).await.map_err(text)?;
             let (places, texts): (Vec<usize>, Vec<String>) = placed.into_iter().unzip();
-            let scored = self.score_by(&loaded, texts).await?;
+            let scored = self.score_cached(task, &loaded, texts).await?;
             let by = |(place, scored)| (place, scored, Arc::clone(&loaded));
             done.extend(places.into_iter().zip(scored).map(by));
         }
@@ -92,12 +88,24 @@ impl Runner {
         Ok(done)
     }
 
-    async fn score_by(
+    async fn score_cached(
         &self,
+        task: Assignment,
         model: &Arc<Loaded>,
         texts: Vec<String>,
     ) -> Result<Vec<Scored>, NotRun> {
+        let names = self.names(task, model.identity())?;
+        let compute = |texts: Texts| self.score_by(model, texts);
+        let tell = |_| std::future::ready(());
         let texts = Texts::from(texts);
+        self.inner.cache.score(&names, &texts, model.pace(), compute, tell).await.0
+    }
+
+    async fn score_by(
+        &self,
+        model: &Arc<Loaded>,
+        texts: Texts,
+    ) -> Result<Vec<models::Scored>, NotRun> {
         loop {
             match self.inner.slots.score(Arc::clone(model), texts.clone()).await {
                 Ok(scored) => return Ok(scored),

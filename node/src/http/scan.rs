@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use actors::cache::{Names, Scored, Tally, Whose};
+use actors::cache::{Made, Names, Scored, Tally, Whose};
 use actors::documents::Maker;
 use actors::inference::ModelIdentity;
 use actors::pepper::Pepper;
@@ -264,8 +264,9 @@ fn shown(
     let maker = Maker::new(identity);
     let one = |(number, scored): (usize, Scored)| {
         // A text that the model cannot score is a defect; it must not pass as harmless.
-        let entry = scored.result.map_err(|_| Problem::new(Code::Internal))?;
-        Ok((entry.verdict, maker.provenance(scored.sha256, cached.has(number))))
+        let made = scored.result.map(|entry| entry.made);
+        let Ok(Made::Verdict(verdict)) = made else { return Err(Problem::new(Code::Internal)) };
+        Ok((verdict, maker.provenance(scored.sha256, cached.has(number))))
     };
     scored.into_iter().enumerate().map(one).collect()
 }
