@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::raft::SnapshotResponse;
-use protocol::{GroupId, NodeId, codec};
+use protocol::{GroupId, NodeId, ReplicaId, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -148,6 +148,8 @@ pub(crate) struct Part {
 /// All rows are there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Install {
+    /// For which it is, and no other of the group.
+    pub(crate) replica: ReplicaId,
     pub(crate) vote: Vote,
     pub(crate) applied: LogId,
 }
@@ -159,6 +161,7 @@ pub(crate) struct Sender {
     pub(crate) streams: Arc<Streams>,
     pub(crate) node: NodeId,
     pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
 }
 
 impl Sender {
@@ -179,7 +182,7 @@ impl Sender {
         let applied = reader.head().applied;
         info!(%group, %node, index = applied.index, "sending the state to a peer");
         let bytes = self.send_rows(&reader).await?;
-        let install = Install { vote, applied };
+        let install = Install { replica: self.replica, vote, applied };
         let installed = self.ask(Kind::SnapshotInstall, &install, INSTALL_TIMEOUT).await?;
         outgoing.let_go();
         outgoing.counts.sent.fetch_add(1, Ordering::Relaxed);

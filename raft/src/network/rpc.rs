@@ -8,7 +8,7 @@ use bytes::Bytes;
 use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse};
-use protocol::{GroupId, NodeId, codec};
+use protocol::{GroupId, NodeId, ReplicaId, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +39,8 @@ impl Network {
         Self { peers, streams, group, heard }
     }
 
-    fn client(&self, node: NodeId, class: Class) -> Client {
-        Client { network: self.clone(), node, class }
+    fn client(&self, target: u64, node: NodeId, class: Class) -> Client {
+        Client { network: self.clone(), node, replica: ReplicaId(target), class }
     }
 }
 
@@ -52,11 +52,13 @@ pub(crate) struct Ballot {
     pub(crate) silence_ms: u64,
 }
 
-/// A client to one replica.
+/// A client to one replica. Every request names it: its node may host an earlier replica of the group,
+/// whose log and votes are not its own.
 #[derive(Debug)]
 pub(crate) struct Client {
     network: Network,
     node: NodeId,
+    replica: ReplicaId,
     /// Of its appends: heartbeats have a connection of their own.
     class: Class,
 }
@@ -64,12 +66,12 @@ pub(crate) struct Client {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
-    async fn new_client(&mut self, _target: u64, member: &Member) -> Client {
-        self.client(member.node, Class::Log)
+    async fn new_client(&mut self, target: u64, member: &Member) -> Client {
+        self.client(target, member.node, Class::Log)
     }
 
-    async fn new_heartbeat_client(&mut self, _target: u64, member: &Member) -> Client {
-        self.client(member.node, Class::Control)
+    async fn new_heartbeat_client(&mut self, target: u64, member: &Member) -> Client {
+        self.client(target, member.node, Class::Control)
     }
 }
 
@@ -81,8 +83,8 @@ impl Client {
         request: &Q,
         timeout: Duration,
     ) -> Result<A, RpcError> {
-        let body =
-            codec::encode(request).map_err(|error| RpcError::Network(NetworkError::new(&error)))?;
+        let body = codec::encode(&(self.replica, request));
+        let body = body.map_err(|error| RpcError::Network(NetworkError::new(&error)))?;
         let body = Bytes::from(body);
         let Network { peers, group, .. } = &self.network;
         match peers.call(self.node, class, kind, *group, body, timeout).await {
@@ -142,7 +144,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         };
         let least = snapshot.meta.last_log_id;
         let Network { peers, streams, group, .. } = self.network.clone();
-        let sender = Sender { peers, streams, node: self.node, group };
+        let sender = Sender { peers, streams, node: self.node, group, replica: self.replica };
         tokio::select! {
             sent = sender.send(vote, &outgoing, least) => sent.map_err(|error| {
                 match matches!(error, CallError::Unreachable { .. }) {

@@ -22,7 +22,7 @@ use crate::group::{Group, ProposeError};
 use crate::network::rpc::Ballot;
 use crate::network::trust::Authority;
 use crate::network::{Kind, Peer, Service};
-use crate::types::{AppendRequest, Snapshot, SnapshotData, TypeConfig, VoteRequest};
+use crate::types::{AppendRequest, Snapshot, SnapshotData, VoteRequest};
 
 /// A request of a node that is not a member.
 #[derive(Serialize, Deserialize)]
@@ -110,8 +110,7 @@ async fn serve(
 ) -> Result<Bytes, String> {
     match kind {
         Kind::Append => {
-            let group = here(host, group)?;
-            let request: AppendRequest = read(body)?;
+            let (group, request): (_, AppendRequest) = addressed(host, group, body)?;
             let answer = group.raft().append_entries(request).await.map_err(text)?;
             if answer.is_success() {
                 group.heard().note();
@@ -120,19 +119,20 @@ async fn serve(
         }
         Kind::Vote => {
             votes(host)?;
-            write(&vote(&here(host, group)?, read(body)?).await?)
+            let (group, request) = addressed(host, group, body)?;
+            write(&vote(&group, request).await?)
         }
         Kind::PreVote => {
             votes(host)?;
-            write(&replica(host, group)?.pre_vote(read(body)?).await.map_err(text)?)
+            let (group, request) = addressed(host, group, body)?;
+            write(&group.raft().pre_vote(request).await.map_err(text)?)
         }
         Kind::TransferLeader => {
             if host.is_leaving() {
                 return Err("about to stop".to_owned());
             }
-            let raft = replica(host, group)?;
-            let request: openraft::raft::TransferLeaderRequest<TypeConfig> = read(body)?;
-            write(&raft.handle_transfer_leader(request).await.map_err(text)?)
+            let (group, request) = addressed(host, group, body)?;
+            write(&group.raft().handle_transfer_leader(request).await.map_err(text)?)
         }
         Kind::MetaPropose => {
             let request: nodes::Request = read(body)?;
@@ -161,8 +161,8 @@ async fn serve(
             write(&blocking(host, take).await?)
         }
         Kind::SnapshotInstall => {
-            let own = here(host, group)?;
-            let (Install { vote, applied }, replica) = (read(body)?, own.replica());
+            let Install { replica, vote, applied } = read(body)?;
+            let own = here(host, group, replica)?;
             let finish = move |arrivals: &Arrivals| arrivals.finish(group, applied, replica);
             let (head, staged) = blocking(host, finish).await?;
             crate::failpoint::hit("host-staged");
@@ -247,12 +247,21 @@ fn is_issued(host: &Host, token: Digest) -> bool {
     host.map().borrow().as_ref().is_some_and(|map| map.tokens.contains_key(&token))
 }
 
-fn here(host: &Host, group: GroupId) -> Result<Group, String> {
-    host.group(group).ok_or_else(|| format!("group {group} is not here"))
+/// The replica that is asked. Another one of the group must not answer for it: it would promise what it
+/// does not hold once this node has made the other.
+fn here(host: &Host, group: GroupId, replica: ReplicaId) -> Result<Group, String> {
+    let found = host.group(group).filter(|found| found.replica() == replica);
+    found.ok_or_else(|| format!("replica {replica} of group {group} is not here"))
 }
 
-fn replica(host: &Host, group: GroupId) -> Result<crate::types::Raft, String> {
-    Ok(here(host, group)?.raft().clone())
+/// A request of the group's Raft, and the replica that it is for.
+fn addressed<T: DeserializeOwned>(
+    host: &Host,
+    group: GroupId,
+    body: &[u8],
+) -> Result<(Group, T), String> {
+    let (replica, request) = read(body)?;
+    Ok((here(host, group, replica)?, request))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
