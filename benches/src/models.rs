@@ -65,7 +65,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     let admin = Client::new(skep.urls(), Credential::key(&skep.admin_key()?))?;
     if let Some(bundle) = &plan.mixed {
         preamble("models: documents of mixed length beside first-come batches, one node, one slot");
-        mixed::run(plan, bundle, &skep, &client, &admin).await?;
+        mixed::run(plan, bundle, &skep, &admin).await?;
     } else {
         preamble("models: jobs beside a bare loop of onnxruntime in Python, one node, one slot");
         uniform(plan, &skep, &client, &admin).await?;

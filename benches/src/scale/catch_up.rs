@@ -32,8 +32,7 @@ const PURGED_WITHIN: Duration = Duration::from_secs(200);
 const SENT_WITHIN: Duration = Duration::from_secs(120);
 const APPLIED: &str = "skep_raft_applied_index";
 const LOG: &str = "skep_raft_log_entries";
-/// Without labels.
-const SENT: &str = "skep_raft_states_sent ";
+const SENT: &str = "skep_raft_states_sent";
 const POLL: Duration = Duration::from_millis(500);
 const RATIO_MAX: f64 = 2.0;
 const HEAD: [&str; 5] = ["scans of one leader", "scans", "p50 ms", "p99 ms", "max ms"];
@@ -138,9 +137,7 @@ async fn wait_purged(skep: &Skep, held: &BTreeMap<String, f64>) -> Result<()> {
 
 async fn sent(skep: &Skep) -> Result<f64> {
     let pages = pages(skep).await?;
-    let values = pages.iter().flat_map(|page| page.lines());
-    let values = values.filter_map(|line| line.strip_prefix(SENT)?.trim().parse::<f64>().ok());
-    Ok(values.sum())
+    Ok(pages.iter().flat_map(|page| by_group(page, SENT).into_values()).sum())
 }
 
 async fn pages(skep: &Skep) -> Result<Vec<String>> {
