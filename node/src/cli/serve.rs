@@ -18,7 +18,7 @@ use super::failure::{Exit, Failure};
 use super::signals;
 use crate::boot::{self, BootError, Join, Plan};
 use crate::config::{self, Config, LogFormat, Sources};
-use crate::http::app::App;
+use crate::http::app::{App, Parts};
 use crate::http::context::Edge;
 use crate::http::jobs::Streams;
 use crate::http::metrics::Metrics;
@@ -201,13 +201,13 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<End, Failu
     let edge =
         Edge { metrics: Arc::new(metrics), status: Arc::new(status), auditor: Some(auditor) };
     let (life, stop) = (Life::default(), CancellationToken::new());
-    let app = App {
+    let app = App::from(Parts {
         system: system.clone(),
         edge: edge.clone(),
         transport: transport.clone(),
         life: life.clone(),
         streams: Streams::until(stop.clone()),
-    };
+    });
     let router = http::routes(app).map_err(|error| Failure::failed(error.to_string()))?;
     let limits = serve::Limits {
         connections: config.http.connections_max as usize,

@@ -39,14 +39,34 @@ const SLOT_WAIT_MS: u64 = 1_000;
 /// Millionths of a dollar in a cent.
 const CENT_MICROS: u64 = 10_000;
 
-/// The state of the route table.
+/// The state of the route table. Clones share it: each request has several.
 #[derive(Clone, Debug)]
 pub struct App {
+    parts: Arc<Parts>,
+}
+
+/// What routes need of the node.
+#[derive(Debug)]
+pub struct Parts {
     pub system: System,
     pub edge: Edge,
     pub transport: ClusterTransport,
     pub life: Life,
     pub streams: Streams,
+}
+
+impl From<Parts> for App {
+    fn from(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 impl FromRef<App> for Edge {
