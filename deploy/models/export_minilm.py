@@ -69,9 +69,9 @@ class Graph:
 def embedded(g):
     table = "embeddings.{}_embeddings.weight".format
     words = g.op("Gather", g.const(g.weights[table("word")]), "input_ids", axis=0)
-    length = g.op("Gather", g.op("Shape", "input_ids"), g.const(1, np.int64), axis=0)
-    places = g.op("Range", g.const(0, np.int64), length, g.const(1, np.int64))
-    places = g.op("Gather", g.const(g.weights[table("position")]), places, axis=0)
+    length = g.op("Gather", g.op("Shape", "input_ids"), g.const([1], np.int64), axis=0)
+    zero = g.const([0], np.int64)
+    places = g.op("Slice", g.const(g.weights[table("position")]), zero, length, zero)
     # There is one segment.
     segment = g.const(g.weights[table("token_type")][0])
     return g.norm(g.op("Add", g.op("Add", words, places), segment), "embeddings.LayerNorm")
