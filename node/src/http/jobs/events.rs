@@ -81,11 +81,11 @@ async fn follow(
     sent: u32,
 ) -> Result<(Followed, GroupId), Problem> {
     let told = app.ask(tenant, Ask::Follow(tenant, job, sent)).await?;
-    match told.answer {
-        Answer::Followed(followed) => Ok((*followed, told.group)),
-        Answer::Refused(refusal) => Err(app::refused(refusal)),
-        _ => Err(Problem::new(Code::Internal)),
+    if let Answer::Refused(refusal) = told.answer {
+        return Err(app::refused(refusal));
     }
+    let Answer::Followed(followed) = told.answer else { return Err(Problem::new(Code::Internal)) };
+    Ok((*followed, told.group))
 }
 
 fn last_event(headers: &HeaderMap) -> Result<u32, Problem> {
