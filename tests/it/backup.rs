@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use client::backups::Backup;
 use client::jobs::Job;
 use client::keys::NewKey;
-use client::{Client, fresh_key};
+use client::{Client, ClientError, fresh_key};
 use serde_json::{Value, json};
 use tests::{Cluster, Options, Probe, corpus, free_ports, until};
 
@@ -180,7 +180,17 @@ async fn make_key(client: &Client) -> Result<String> {
 /// Begins a backup at a node, twice with the same Idempotency-Key, and waits until it is complete.
 pub(crate) async fn back_up(cluster: &Cluster, node: usize) -> Result<Backup> {
     let (admin, once) = (cluster.admin(node)?, fresh_key());
-    let begun = admin.begin_backup(&once).await?.body;
+    // One that is complete may still be clearing away older ones.
+    let begun = until("the end of the backup before", WITHIN, async || {
+        Ok(match admin.begin_backup(&once).await {
+            Ok(begun) => Probe::Done(begun.body),
+            Err(ClientError::Problem(problem)) if problem.status == 409 => {
+                Probe::NotYet(problem.to_string())
+            }
+            Err(error) => return Err(refused(&error.into())),
+        })
+    });
+    let begun = begun.await?;
     let again = admin.begin_backup(&once).await?.body;
     same("the id of the same call", &again.id, &begun.id)?;
     is_over(&cluster.admins()?, &begun.id).await
