@@ -168,7 +168,7 @@ impl ModelFigures {
         }
     }
 
-    /// A version scored documents, or failed at them.
+    /// A version scored documents, or failed at them. Cached ones are not among them.
     pub fn scored(&self, model: &str, version: &str, done: u64, failed: u64) {
         for (outcome, count) in [("done", done), ("failed", failed)] {
             self.documents.with_label_values(&[model, version, outcome]).inc_by(count);

@@ -1,5 +1,6 @@
 //! Jobs by models of the registry beside a bare loop of onnxruntime in Python on the same graph: documents
 //! per CPU-second of the whole way from submission to the last result, node and model processes together.
+//! Documents of mixed length can be measured instead.
 //! The graphs are those of any folder with `NAME.onnx` that take `ids` of 128 tokens and give `probs`.
 
 use std::path::{Path, PathBuf};

@@ -298,9 +298,13 @@ pub fn announce(headers: &mut HeaderMap, view: &LimitsView) {
 /// The limit that refuses first, as headers tell it.
 #[derive(Debug, Clone, Copy)]
 pub struct Tightest<'a> {
+    /// Its name, e.g. `per_month`.
     pub policy: &'a str,
+    /// The limit itself.
     pub limit: u64,
+    /// What is left of it.
     pub remaining: u64,
+    /// Seconds until it is whole again.
     pub reset_s: u64,
 }
 

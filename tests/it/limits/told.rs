@@ -1,4 +1,5 @@
-//! What an admitted request is told of its limits: `RateLimit-Policy` and `RateLimit`.
+//! What an admitted request is told of its limits: `RateLimit-Policy`, `RateLimit` and what older clients
+//! read of them.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
