@@ -156,14 +156,15 @@ impl Cache {
     {
         let named: Vec<(Digest, Key)> = texts.iter().map(|text| names.name(text)).collect();
         let within = (pace * 2 * named.len() as u32 + FLIGHT_SLACK).min(FLIGHT_MAX);
-        let look = self.look(&named, within).await;
+        let pace_us = u32::try_from(pace.as_micros()).unwrap_or(u32::MAX);
+        let look = self.look(&named, pace_us, within).await;
         let (mut found, mine, theirs) = (look.found, look.mine, look.theirs);
-        let first = self.compute(&named, texts, mine, &compute);
+        let first = self.compute(&named, texts, mine, pace_us, &compute);
         let second = async {
             // While the first part is computed: others may wait for it who compute what is waited for here.
             let rest = self.follow(&named, theirs, within, &mut found).await;
             let told = tell(tally(texts, &found));
-            let rest = self.compute(&named, texts, rest, &compute);
+            let rest = self.compute(&named, texts, rest, pace_us, &compute);
             let (rest, told) = join(rest, told).await;
             (found, rest, told)
         };
@@ -180,6 +181,7 @@ impl Cache {
         named: &[(Digest, Key)],
         texts: &Texts,
         (numbers, rights): (Vec<usize>, Vec<Right>),
+        pace_us: u32,
         compute: &impl Fn(Texts) -> C,
     ) -> Result<Vec<Computed>, E>
     where
@@ -201,7 +203,8 @@ impl Cache {
         };
         let made_at = clock::wall();
         let entry = |(text, scored): (&str, Result<M, String>)| {
-            scored.map(|made| Entry { made: made.into(), words: documents::words(text), made_at })
+            let words = documents::words(text);
+            scored.map(|made| Entry { made: made.into(), words, pace_us, made_at })
         };
         let entries = chosen.iter().zip(made).map(entry);
         let computed: Vec<Computed> = numbers.into_iter().zip(entries).collect();

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use protocol::jobs::Worker;
 use protocol::keys::ApiKey;
 use protocol::peer::{Answer, Ask, Recall};
+use protocol::wire::limits::policy_field;
 use protocol::{Digest, GroupId, TenantId, codec};
 use tokio::sync::Semaphore;
 
@@ -138,13 +139,13 @@ impl Grants {
     /// Admits a request of `units` without asking anybody; `None` when that cannot be done here and
     /// now, which refuses nothing.
     #[must_use]
-    pub fn admit(&self, credential: &str, units: u64) -> Option<Admitted> {
+    pub fn admit(&self, credential: &str, units: u64) -> Option<(Arc<Pass>, Admitted)> {
         let pass = self.warm(credential)?;
         let admitted = pass.spend(units)?;
         figures().grants.hits.inc();
         figures().grants.admitted(admitted.tight.is_some());
         self.prefetch(&pass);
-        Some(admitted)
+        Some((pass, admitted))
     }
 
     /// Whose key it is. Asks the owner when it is not held here.
@@ -189,7 +190,8 @@ impl Grants {
         let ask = Ask::View { worker: self.inner.me, lease: id, tenant, digest };
         let answer = router.ask(group, ask).await.answered.map_err(NoPass::Unanswered)?;
         if let Answer::View(view) = answer {
-            let pass = Arc::new(Pass::new(*view, digest, lease, asked_us));
+            let policies = self.inner.table.share(policy_field(&view.limits));
+            let pass = Arc::new(Pass::new(*view, policies, digest, lease, asked_us));
             return Ok(self.inner.table.insert(fence, pass));
         }
         if answer != Answer::NoLease {

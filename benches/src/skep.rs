@@ -1,5 +1,6 @@
 //! Three real `skep` processes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use client::cluster::ClusterView;
 use client::tenants::{NewTenant, Overrides, unlimited};
 use client::{Client, Credential};
 use node::cli::launch::{Cluster, Spec, free_ports};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -27,6 +29,8 @@ const VAST: u64 = 1_000_000_000;
 pub(crate) struct Skep {
     cluster: Cluster,
     directory: TempDir,
+    /// Nodes whose processes are stopped.
+    asleep: BTreeSet<usize>,
 }
 
 /// What limits a tenant has.
@@ -84,7 +88,7 @@ impl Skep {
             own_groups: false,
             outlive: false,
         })?;
-        let mut skep = Skep { cluster, directory };
+        let mut skep = Skep { cluster, directory, asleep: BTreeSet::new() };
         skep.cluster.form().await?;
         skep.wait_spread().await?;
         Ok(skep)
@@ -101,7 +105,27 @@ impl Skep {
 
     /// The nodes whose processes run.
     pub(crate) fn alive(&self) -> Vec<usize> {
-        (0..self.cluster.len()).filter(|i| self.cluster.is_alive(*i)).collect()
+        let runs = |i: &usize| self.cluster.is_alive(*i) && !self.asleep.contains(i);
+        (0..self.cluster.len()).filter(runs).collect()
+    }
+
+    /// Stops a node's process, so that nothing comes from it and nothing is said of it.
+    pub(crate) fn put_to_sleep(&mut self, i: usize) -> Result<()> {
+        self.signal(i, Signal::STOP)?;
+        self.asleep.insert(i);
+        Ok(())
+    }
+
+    /// Lets it go on where it was.
+    pub(crate) fn wake(&mut self, i: usize) -> Result<()> {
+        self.signal(i, Signal::CONT)?;
+        self.asleep.remove(&i);
+        Ok(())
+    }
+
+    fn signal(&self, i: usize, signal: Signal) -> Result<()> {
+        let pid = self.cluster.pid(i).and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        Ok(kill_process(pid.context("the node has no process")?, signal)?)
     }
 
     pub(crate) fn admin_key(&self) -> Result<String> {

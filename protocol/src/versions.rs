@@ -14,7 +14,7 @@ pub const NODE_FILE: u32 = 2;
 /// The store of blobs (`blobs/format`). A blob itself is its content and nothing else.
 pub const BLOB_STORE: u32 = 1;
 /// Cached results on disk (`cache/format`). Those of another version are deleted.
-pub const CACHE: u32 = 2;
+pub const CACHE: u32 = 3;
 /// Envelopes of actors' messages.
 pub const ENVELOPE: u8 = 1;
 /// Cursors of lists.

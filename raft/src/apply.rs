@@ -13,6 +13,7 @@ use protocol::{Effect, Entry, GroupId, codec};
 use tokio::sync::{Notify, broadcast, watch};
 use tracing::info;
 
+use crate::background;
 use crate::checkpoint::stream::Outgoing;
 use crate::checkpoint::{Checkpoint, CheckpointError, Head, Loaded};
 use crate::machine::{Changes, Machine, Stored};
@@ -42,6 +43,10 @@ pub struct Shared {
 pub(crate) struct Counts {
     pub(crate) sent: AtomicU64,
     pub(crate) installed: AtomicU64,
+    /// States on their way to peers now.
+    pub(crate) leaving: AtomicU64,
+    /// Parts of states that peers have taken.
+    pub(crate) parts: AtomicU64,
 }
 
 /// A machine, and which entry it is the state of.
@@ -266,9 +271,13 @@ impl RaftStateMachine<TypeConfig> for Applier {
     ) -> Result<(), io::Error> {
         let group = self.checkpoint.group();
         let (shared, checkpoint) = (self.shared.clone(), self.checkpoint.clone());
-        let installed = tokio::task::spawn_blocking(move || {
+        let read = background::run(move || {
             let staged = snapshot.into_staged()?;
             let loaded = staged.load(&checkpoint)?;
+            Ok::<_, CheckpointError>((staged, loaded, checkpoint))
+        });
+        let (staged, loaded, checkpoint) = read.await?.map_err(io::Error::other)?;
+        let installed = tokio::task::spawn_blocking(move || {
             // A checkpoint of the state that goes must not be written over the one that comes.
             let _hold = checkpoint.hold();
             checkpoint.replace(staged.path(), loaded.head.clone())?;

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use bytes::Bytes;
 use protocol::codec::{self, CodecError};
 // redb has a version of its own for how it is written.
 use protocol::versions::CHECKPOINT as FORMAT;
@@ -235,7 +236,9 @@ impl Checkpoint {
             Some(bytes) => Arc::new(self.parse_head(&bytes)?),
             None => head,
         };
-        Ok(Some(Reader { head, transaction, _open: database }))
+        let bytes = std::fs::metadata(&self.inner.path);
+        let bytes = bytes.map_err(|error| self.failure(redb::Error::Io(error).into()))?.len();
+        Ok(Some(Reader { head, transaction, bytes, _open: database }))
     }
 
     /// Puts the file of a received state in the place of this one. The caller holds [`Self::hold`].
@@ -314,6 +317,7 @@ impl Checkpoint {
 pub(crate) struct Reader {
     head: Arc<Head>,
     transaction: ReadTransaction,
+    bytes: u64,
     _open: Arc<Database>,
 }
 
@@ -328,6 +332,11 @@ impl Reader {
         &self.head
     }
 
+    /// Of the file, in which some is free.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Rows after `after`, in order, of about `bytes_max` bytes; none when there are no more.
     pub(crate) fn rows(&self, after: &[u8], bytes_max: usize) -> io::Result<Vec<Row>> {
         let read = || -> Result<Vec<Row>, Failure> {
@@ -336,7 +345,7 @@ impl Reader {
             let (mut taken, mut bytes) = (Vec::new(), 0);
             for row in rows.range::<&[u8]>(beyond)? {
                 let (key, value) = row?;
-                let row = (key.value().to_vec(), value.value().to_vec());
+                let row: Row = (key.value().to_vec().into(), value.value().to_vec().into());
                 bytes += row.0.len() + row.1.len();
                 taken.push(row);
                 if bytes >= bytes_max {
@@ -349,8 +358,8 @@ impl Reader {
     }
 }
 
-/// Number of a table and key, and value.
-pub(crate) type Row = (Vec<u8>, Vec<u8>);
+/// Number of a table and key, and value: read and written as bytes and not one by one.
+pub(crate) type Row = (Bytes, Bytes);
 
 /// What goes wrong, before it is known of which file.
 #[derive(Debug)]

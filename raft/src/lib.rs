@@ -3,6 +3,7 @@
 //! openraft is named in this crate and nowhere else; its generics in [`types`] only.
 
 pub mod apply;
+mod background;
 pub mod backup;
 mod checkpoint;
 pub mod failpoint;

@@ -9,9 +9,9 @@ use protocol::{Digest, NodeId};
 use tokio::time::Instant;
 
 use super::flights::{Entered, Follower, Leader};
-use super::memory::{ENTRY_BYTES_MAX, Entry};
+use super::memory::{ENTRY_BYTES_MAX, Entry, WORTH_DISK_US};
 use super::names::Key;
-use super::peers::{QUESTION_KEYS_MAX, Word};
+use super::peers::{QUESTION_KEYS_MAX, Question, Word};
 use super::{Cache, Computed};
 use crate::clock;
 use crate::figures::figures;
@@ -46,7 +46,12 @@ impl Look {
 }
 
 impl Cache {
-    pub(super) async fn look(&self, named: &[(Digest, Key)], within: Duration) -> Look {
+    pub(super) async fn look(
+        &self,
+        named: &[(Digest, Key)],
+        pace_us: u32,
+        within: Duration,
+    ) -> Look {
         let mut look = Look { found: vec![None; named.len()], ..Look::default() };
         let Some(memory) = &self.inner.memory else {
             look.mine = ((0..named.len()).collect(), Vec::new());
@@ -68,7 +73,7 @@ impl Cache {
         let hits = look.found.iter().flatten().count();
         figures().cache.memory.inc_by(hits as u64);
         if !leads.is_empty() {
-            self.look_further(&mut look, leads, within).await;
+            self.look_further(&mut look, leads, pace_us >= WORTH_DISK_US, within).await;
         }
         look
     }
@@ -78,6 +83,7 @@ impl Cache {
         &self,
         look: &mut Look,
         leads: Vec<(usize, Key, Right)>,
+        on_disk: bool,
         within: Duration,
     ) {
         let nodes = self.nodes();
@@ -88,11 +94,13 @@ impl Cache {
         }
         let asked = by_owner.into_iter().map(|(owner, leads)| async move {
             let keys: Vec<Key> = leads.iter().map(|(_, key, _)| *key).collect();
-            let words = if owner == self.inner.me {
+            let words = if owner != self.inner.me {
+                self.ask_all(owner, &keys, on_disk, within).await
+            } else if on_disk {
                 let kept = self.kept(keys).await;
                 kept.into_iter().map(|kept| kept.map_or(Word::Yours, Word::Here)).collect()
             } else {
-                self.ask_all(owner, &keys, within).await
+                vec![Word::Yours; keys.len()]
             };
             (owner, leads, words)
         });
@@ -190,9 +198,10 @@ impl Cache {
         found
     }
 
-    /// Notes on disk what belongs to this node.
+    /// Notes on disk what belongs to this node and is worth it.
     pub(super) fn keep(&self, entries: Vec<(Key, Option<Entry>)>) {
-        let made = |(key, entry): (Key, Option<Entry>)| Some((key, entry?));
+        let worth = |entry: &Entry| entry.pace_us >= WORTH_DISK_US;
+        let made = |(key, entry): (Key, Option<Entry>)| Some((key, entry.filter(worth)?));
         let entries: Vec<_> = entries.into_iter().filter_map(made).collect();
         if let Some(disk) = self.inner.disk.as_ref().filter(|_| !entries.is_empty()) {
             disk.put(entries);
@@ -215,9 +224,16 @@ impl Cache {
         if nodes.is_empty() { vec![self.inner.me] } else { nodes }
     }
 
-    async fn ask_all(&self, owner: NodeId, keys: &[Key], within: Duration) -> Vec<Word> {
+    async fn ask_all(
+        &self,
+        owner: NodeId,
+        keys: &[Key],
+        on_disk: bool,
+        within: Duration,
+    ) -> Vec<Word> {
         let asked = keys.chunks(QUESTION_KEYS_MAX).map(|keys| async move {
-            let words = self.ask(owner, keys.to_vec(), within, Duration::ZERO).await;
+            let question = Question::new(keys.to_vec(), on_disk, within, Duration::ZERO);
+            let words = self.ask(owner, question).await;
             // One that says nothing in time holds nobody up.
             words.unwrap_or_else(|| keys.iter().map(|_| Word::Yours).collect())
         });
@@ -228,7 +244,8 @@ impl Cache {
     async fn wait(&self, owner: NodeId, key: Key, within: Duration) -> Option<Entry> {
         // Without a place nothing is waited for.
         let _place = self.inner.waits.try_acquire().ok()?;
-        match self.ask(owner, vec![key], within, within).await?.pop()? {
+        let question = Question::new(vec![key], false, within, within);
+        match self.ask(owner, question).await?.pop()? {
             Word::Here(entry) => Some(entry),
             Word::Yours | Word::Busy => None,
         }

@@ -17,6 +17,9 @@ use crate::inference;
 pub(super) const ENTRY_BYTES_MAX: usize = 16 * 1024;
 /// What an entry takes beside its texts: key, links, the fields of a verdict.
 const ENTRY_BYTES: usize = 256;
+/// A result that takes less time to make is kept in memory only: to write it to disk, and to look for it
+/// there, takes about as much.
+pub(super) const WORTH_DISK_US: u32 = 100;
 /// What a span and a reason take beside their texts.
 const PART_BYTES: usize = 96;
 
@@ -26,6 +29,8 @@ pub struct Entry {
     pub made: Made,
     /// Words of the text, for metering.
     pub words: u64,
+    /// About what making it took, in microseconds.
+    pub(super) pace_us: u32,
     pub(super) made_at: Time,
 }
 
@@ -150,7 +155,8 @@ pub(super) mod tests {
             confidence: 0.75,
             spans: vec![span],
         };
-        Entry { made: Made::Verdict(Arc::new(verdict)), words: 3, made_at: Time(made_at) }
+        let made = Made::Verdict(Arc::new(verdict));
+        Entry { made, words: 3, pace_us: WORTH_DISK_US, made_at: Time(made_at) }
     }
 
     #[test]

@@ -29,12 +29,25 @@ const WAIT_SLACK: Duration = Duration::from_millis(200);
 
 /// Which results are wanted.
 #[derive(Debug, Serialize, Deserialize)]
-struct Question {
+pub(super) struct Question {
     keys: Vec<Key>,
+    /// Whether the disk is worth a look for them.
+    on_disk: bool,
     /// Who is told to compute does so within this, or another may.
     within_ms: u32,
     /// For how long a result that is being computed may be waited for.
     wait_ms: u32,
+}
+
+impl Question {
+    pub(super) fn new(keys: Vec<Key>, on_disk: bool, within: Duration, wait: Duration) -> Self {
+        let ms = |time: Duration| time.as_millis() as u32;
+        Self { keys, on_disk, within_ms: ms(within), wait_ms: ms(wait) }
+    }
+
+    fn wait(&self) -> Duration {
+        Duration::from_millis(u64::from(self.wait_ms))
+    }
 }
 
 /// What a node says of a name that belongs to it.
@@ -48,23 +61,16 @@ pub(super) enum Word {
 }
 
 impl Cache {
-    pub(super) async fn ask(
-        &self,
-        owner: NodeId,
-        keys: Vec<Key>,
-        within: Duration,
-        wait: Duration,
-    ) -> Option<Vec<Word>> {
+    pub(super) async fn ask(&self, owner: NodeId, question: Question) -> Option<Vec<Word>> {
         let transport = self.inner.transport.get()?;
         if self.is_slow(owner) {
             return None;
         }
-        let (count, ms) = (keys.len(), |time: Duration| time.as_millis() as u32);
-        let question = Question { keys, within_ms: ms(within), wait_ms: ms(wait) };
+        let (count, wait) = (question.keys.len(), question.wait());
         let payload = Bytes::from(codec::encode(&question).ok()?);
         let mut envelope = Envelope::new(KIND_CACHE, 0, payload);
         let patience = if wait.is_zero() { ASK_TIMEOUT } else { wait + WAIT_SLACK };
-        envelope.deadline_remaining_ms = ms(patience);
+        envelope.deadline_remaining_ms = patience.as_millis() as u32;
         let called = tokio::time::timeout(patience, transport.call(owner.0, envelope)).await;
         match called {
             Ok(Ok(ReplyFrame::Ok(answer))) => {
@@ -91,13 +97,14 @@ impl Cache {
     }
 
     async fn words(&self, question: Question) -> Vec<Word> {
-        let Question { keys, within_ms, wait_ms } = question;
+        let wait = question.wait().min(FLIGHT_MAX);
+        let Question { keys, on_disk, within_ms, .. } = question;
         if self.inner.memory.is_none() {
             return keys.iter().map(|_| Word::Yours).collect();
         }
         let mut found: Vec<_> = keys.iter().map(|key| self.remembered(key)).collect();
         let missing: Vec<usize> = (0..keys.len()).filter(|&at| found[at].is_none()).collect();
-        if !missing.is_empty() {
+        if on_disk && !missing.is_empty() {
             let kept = self.kept(missing.iter().map(|&at| keys[at]).collect()).await;
             missing.iter().zip(kept).for_each(|(&at, kept)| found[at] = kept);
         }
@@ -107,7 +114,6 @@ impl Cache {
             None => self.enter(*key, within),
         });
         let entered: Vec<Result<(), Option<Follower>>> = entered.collect();
-        let wait = Duration::from_millis(u64::from(wait_ms)).min(FLIGHT_MAX);
         let mut room = PAYLOAD_NORMAL_MAX;
         let words = keys.into_iter().zip(found).zip(entered).map(|((key, found), entered)| {
             let found = found.filter(|entry| {

@@ -12,9 +12,12 @@ use crate::slots::Scanned;
 const PACE: Duration = Duration::from_millis(1);
 
 fn cache(memory_bytes: u64) -> Cache {
+    start(memory_bytes, 0, PathBuf::new())
+}
+
+fn start(memory_bytes: u64, disk_bytes: u64, dir: PathBuf) -> Cache {
     let me = NodeId(1);
-    let (ttl, dir) = (Duration::from_secs(60), PathBuf::new());
-    let settings = Settings { memory_bytes, disk_bytes: 0, ttl, dir };
+    let settings = Settings { memory_bytes, disk_bytes, ttl: Duration::from_secs(60), dir };
     Cache::start(me, settings, Workers::new(Worker { node: me, incarnation: 1 })).unwrap()
 }
 
@@ -103,6 +106,25 @@ async fn equal_texts_of_one_request_are_computed_once_and_a_failure_is_not_kept(
     assert_eq!(score(&cache, 1, &["bad"]).await, (vec![(0, false)], 1));
     let bad = score(&cache, 1, &["bad 2", "bad 2"]).await;
     assert_eq!(bad, (vec![(0, false), (0, false)], 2), "nobody goes without an outcome");
+}
+
+#[tokio::test]
+async fn what_is_made_sooner_than_written_is_in_memory_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = start(1 << 20, 1 << 30, dir.path().to_owned());
+    let names = names(1);
+    for (text, pace_us) in [("quick", 99), ("slow", 100)] {
+        let compute =
+            |texts: Texts| async move { Ok::<_, ()>(texts.iter().map(verdict).collect()) };
+        let (texts, pace) = (texts(&[text]), Duration::from_micros(pace_us));
+        cache.score(&names, &texts, pace, compute, |_| std::future::ready(())).await.0.unwrap();
+    }
+    let keys = ["quick", "slow"].map(|text| names.name(text).1);
+    assert!(keys.iter().all(|key| cache.remembered(key).is_some()));
+    // Asked after they were put: orders are taken in their order.
+    let disk = cache.inner.disk.as_ref().unwrap();
+    let kept = disk.get(keys.to_vec(), Duration::from_secs(30)).await;
+    assert_eq!(kept.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
 }
 
 #[tokio::test]

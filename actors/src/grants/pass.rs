@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use protocol::peer::{Admission, Caller, LimitState, View};
 use protocol::tenants::Status;
-use protocol::wire::limits::policy_field;
 use protocol::{Digest, NodeId, Refusal};
 use tokio::sync::Notify;
 
@@ -27,6 +26,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 #[repr(C)]
 pub struct Pass {
+    pub(super) digest: Digest,
     admission: Admission,
     may_work: bool,
     dead: AtomicBool,
@@ -50,7 +50,6 @@ pub struct Pass {
     policies: Arc<str>,
     /// When the last slab came, and what was tight then.
     slab: Mutex<LastSlab>,
-    pub(super) digest: Digest,
     /// Of the ask that brought what is here; 0 when the owner knows of nothing here.
     slab_number: AtomicU64,
     /// When the window is over at the latest that the slab was cut from.
@@ -89,8 +88,6 @@ pub struct Admitted {
     /// The policy with the least left, with what is left as far as this node knows; `None` when nothing
     /// limits.
     pub tight: Option<LimitState>,
-    /// The value of `RateLimit-Policy`, where something limits.
-    pub policies: Option<Arc<str>>,
     /// The node that decides.
     pub owner: Option<NodeId>,
 }
@@ -105,10 +102,17 @@ impl std::ops::Deref for Pass {
 
 impl Pass {
     /// `asked_us` is when the view was asked for: it holds from then, not from when it came.
-    pub(super) fn new(view: View, digest: Digest, lease: Arc<GroupLease>, asked_us: u64) -> Self {
+    /// `policies` is the value of `RateLimit-Policy`.
+    pub(super) fn new(
+        view: View,
+        policies: Arc<str>,
+        digest: Digest,
+        lease: Arc<GroupLease>,
+        asked_us: u64,
+    ) -> Self {
         let ends_us = view.ends_ms.map_or(NEVER, |ms| asked_us.saturating_add(ms * 1000));
-        let policies = policy_field(&view.limits).into();
         Self {
+            digest,
             admission: view.admission,
             may_work: matches!(view.caller.status, Status::Trial | Status::Active),
             dead: AtomicBool::new(false),
@@ -124,7 +128,6 @@ impl Pass {
             lease,
             policies,
             slab: Mutex::default(),
-            digest,
             slab_number: AtomicU64::new(0),
             window_ends_us: AtomicU64::new(0),
             asked: Notify::new(),
@@ -151,6 +154,12 @@ impl Pass {
     #[must_use]
     pub fn limits(&self) -> &[LimitState] {
         &self.view.limits
+    }
+
+    /// The value of `RateLimit-Policy` in answers to what slabs admit.
+    #[must_use]
+    pub fn policies(&self) -> &str {
+        &self.policies
     }
 
     /// Whether the tenant's state lets the key do work.
@@ -190,7 +199,7 @@ impl Pass {
 
     fn admitted(&self, now_us: u64) -> Admitted {
         if self.admission == Admission::Unlimited {
-            return Admitted { tight: None, policies: None, owner: self.lease.owner() };
+            return Admitted { tight: None, owner: self.lease.owner() };
         }
         let slab = *self.last_slab();
         let left = self.left.load(Ordering::Relaxed);
@@ -201,8 +210,7 @@ impl Pass {
             let reset_ms = state.reset_ms.saturating_sub(passed_ms).max(1);
             LimitState { remaining, reset_ms, ..state }
         });
-        let policies = Some(Arc::clone(&self.policies));
-        Admitted { tight, policies, owner: self.lease.owner() }
+        Admitted { tight, owner: self.lease.owner() }
     }
 
     /// Whether it is time to ask for more: half of the last slab is gone.

@@ -1,6 +1,6 @@
 //! The passes of a node, by the digest of their keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -14,27 +14,38 @@ pub(super) const PASSES_MAX: usize = 200_000;
 /// Locks that the passes are divided over.
 const PARTS: usize = 64;
 
+/// Texts of limits that passes share. Passes with texts beyond that have their own.
+const TEXTS_MAX: usize = 1_024;
+
 /// A digest is evenly distributed: eight bytes of it are as good as any hash.
 #[derive(Debug, Default)]
-struct FirstBytes(u64);
+struct Itself(u64);
 
-impl Hasher for FirstBytes {
+impl Hasher for Itself {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
         }
     }
 
-    fn write_usize(&mut self, _: usize) {
-        // The length, which is always the same.
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
     }
 }
 
-type Part = HashMap<[u8; 32], Arc<Pass>, BuildHasherDefault<FirstBytes>>;
+/// By the first eight bytes of the digest, so that the maps stay near the processor; the pass has the
+/// rest. Of two that agree in these the later one stays.
+type Part = HashMap<u64, Arc<Pass>, BuildHasherDefault<Itself>>;
+
+fn first_bytes(digest: &Digest) -> u64 {
+    u64::from_le_bytes(*digest.0.first_chunk().unwrap_or(&[0; 8]))
+}
 
 /// The table. Its locks are held for a look-up or a walk, never across an await.
 #[derive(Debug)]
@@ -44,12 +55,13 @@ pub(super) struct Table {
     fence: AtomicU64,
     /// Passes that made room for others, until somebody gives back what they hold.
     evicted: Mutex<Vec<Arc<Pass>>>,
+    texts: Mutex<HashSet<Arc<str>>>,
 }
 
 impl Default for Table {
     fn default() -> Self {
         let parts = (0..PARTS).map(|_| RwLock::default()).collect();
-        Self { parts, fence: AtomicU64::new(0), evicted: Mutex::default() }
+        Self { parts, fence: AtomicU64::new(0), evicted: Mutex::default(), texts: Mutex::default() }
     }
 }
 
@@ -61,7 +73,23 @@ impl Table {
 
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Pass>> {
         let part = self.part(digest).read().unwrap_or_else(|_| std::process::abort());
-        part.get(&digest.0).cloned()
+        part.get(&first_bytes(digest)).filter(|pass| pass.digest == *digest).cloned()
+    }
+
+    /// The same text for all passes that are to say it: most tenants have the limits of one of few plans.
+    pub(super) fn share(&self, text: String) -> Arc<str> {
+        let mut texts = self.texts.lock().unwrap_or_else(|_| std::process::abort());
+        if let Some(shared) = texts.get(text.as_str()) {
+            return Arc::clone(shared);
+        }
+        if texts.len() >= TEXTS_MAX {
+            texts.retain(|text| Arc::strong_count(text) > 1);
+        }
+        let text: Arc<str> = text.into();
+        if texts.len() < TEXTS_MAX {
+            texts.insert(Arc::clone(&text));
+        }
+        text
     }
 
     /// What [`Self::insert`] compares with.
@@ -72,19 +100,20 @@ impl Table {
     /// Takes a pass in and returns it, or the one that was fetched by somebody else meanwhile; none
     /// when something was removed since `fence`.
     pub(super) fn insert(&self, fence: u64, pass: Arc<Pass>) -> Option<Arc<Pass>> {
-        let digest = pass.digest;
-        let mut part = self.part(&digest).write().unwrap_or_else(|_| std::process::abort());
+        let number = first_bytes(&pass.digest);
+        let mut part = self.part(&pass.digest).write().unwrap_or_else(|_| std::process::abort());
         if self.fence() != fence {
             return None;
         }
         let now_us = crate::clock::boot_us();
-        if let Some(other) = part.get(&digest.0).filter(|other| other.holds(now_us)) {
+        let same = |other: &&Arc<Pass>| other.digest == pass.digest && other.holds(now_us);
+        if let Some(other) = part.get(&number).filter(same) {
             return Some(Arc::clone(other));
         }
         if part.len() >= PASSES_MAX / PARTS {
             self.evict(evict(&mut part));
         }
-        self.evict(part.insert(digest.0, Arc::clone(&pass)));
+        self.evict(part.insert(number, Arc::clone(&pass)));
         Some(pass)
     }
 

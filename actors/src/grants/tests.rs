@@ -56,8 +56,12 @@ fn slab(granted: u64) -> Slab {
 }
 
 fn pass(tenant: u128, lease: &Arc<GroupLease>) -> Arc<Pass> {
-    let digest = Digest([tenant as u8; 32]);
-    Arc::new(Pass::new(view(tenant, None), digest, Arc::clone(lease), clock::boot_us()))
+    pass_of(Digest([tenant as u8; 32]), tenant, lease)
+}
+
+fn pass_of(digest: Digest, tenant: u128, lease: &Arc<GroupLease>) -> Arc<Pass> {
+    let (view, lease) = (view(tenant, None), Arc::clone(lease));
+    Arc::new(Pass::new(view, "".into(), digest, lease, clock::boot_us()))
 }
 
 fn receive(pass: &Pass, slab: &Slab, asked_us: u64) {
@@ -131,6 +135,33 @@ fn a_view_that_was_called_back_on_its_way_is_not_taken_in() {
     let second = grants.inner.table.insert(fence, pass(1, &lease)).unwrap();
     assert!(Arc::ptr_eq(&first, &second));
     assert_eq!(grants.held(), 1);
+}
+
+#[test]
+fn digests_that_agree_in_the_bytes_of_the_table_are_not_mistaken() {
+    let grants = Grants::new(worker(1));
+    let lease = lease(clock::boot_us());
+    let (one, mut other) = ([7; 32], [7; 32]);
+    other[8] = 8;
+    let first = pass_of(Digest(one), 1, &lease);
+    let table = &grants.inner.table;
+    assert!(table.insert(table.fence(), Arc::clone(&first)).is_some());
+    assert!(table.get(&Digest(other)).is_none());
+    let second = table.insert(table.fence(), pass_of(Digest(other), 2, &lease)).unwrap();
+    assert!(Arc::ptr_eq(&second, &table.get(&Digest(other)).unwrap()));
+    // It made room, and what it holds will be given back.
+    assert!(first.is_dead() && table.get(&Digest(one)).is_none());
+    assert_eq!(table.take_evicted().len(), 1);
+}
+
+#[test]
+fn passes_share_the_text_of_their_limits_up_to_a_bound() {
+    let grants = Grants::new(worker(1));
+    let share = |number: usize| grants.inner.table.share(format!("text {number}"));
+    let first = share(0);
+    assert!(Arc::ptr_eq(&first, &share(0)));
+    (1..10_000).for_each(|number| drop(share(number)));
+    assert!(Arc::ptr_eq(&first, &share(0)), "what is used is kept");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A node that was away until the logs did not reach back to it: it is sent the states of its groups, and
-//! what clients of a leader wait meanwhile is held against what they wait before.
+//! A node that nobody heard of until the logs did not reach back to it: it is sent the states of its groups,
+//! and what clients of a leader wait meanwhile is held against what they wait before.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::population::Population;
 use super::{ASKED, Plan, VICTIM};
+use crate::cpu;
 use crate::load::request;
 use crate::pace::Offer;
 use crate::sample::Seen;
@@ -51,16 +52,17 @@ pub(super) async fn run(plan: &Plan, skep: &mut Skep, population: &mut Populatio
         time,
     };
     let held = by_group(&skep.metrics_of(VICTIM).await?, APPLIED);
-    skep.kill(VICTIM).await?;
+    skep.put_to_sleep(VICTIM)?;
     skep.wait_led().await?;
     leave_behind(plan, skep, population, &held).await?;
     wait_purged(skep, &held).await?;
+    cpu::settle("skep", &skep.pids()).await?;
     // What comes first pays for what is fetched once.
     offer(WINDOW).run().await?;
     let plain = offer(PLAIN).run().await?;
 
     let before = sent(skep).await?;
-    skep.start_again(VICTIM)?;
+    skep.wake(VICTIM)?;
     let (begin, mut during) = (Instant::now(), Seen::default());
     let mut states = 0.0;
     while states < SHARDS as f64 {
@@ -71,7 +73,7 @@ pub(super) async fn run(plan: &Plan, skep: &mut Skep, population: &mut Populatio
     let took = begin.elapsed();
     skep.wait_ready(VICTIM, SENT_WITHIN).await?;
     line(&format!(
-        "{states} states were with the node {:.1} s after its start",
+        "{states} states were with the node {:.1} s after it woke",
         took.as_secs_f64()
     ));
     let mut table = Table::new(&HEAD);
@@ -91,7 +93,7 @@ pub(super) async fn run(plan: &Plan, skep: &mut Skep, population: &mut Populatio
     skep.wait_spread().await
 }
 
-/// Writes to every group until the dead node is far behind in each.
+/// Writes to every group until the node that sleeps is far behind in each.
 async fn leave_behind(
     plan: &Plan,
     skep: &Skep,
@@ -113,7 +115,7 @@ async fn leave_behind(
     bail!("{LOTS_MAX} times {LOT} keys are no {BEHIND} entries of each group")
 }
 
-/// Waits until the logs of the nodes that live begin after what the dead one holds of each group.
+/// Waits until the logs of the others begin after what the node holds of each group.
 async fn wait_purged(skep: &Skep, held: &BTreeMap<String, f64>) -> Result<()> {
     let begin = Instant::now();
     loop {
@@ -129,7 +131,7 @@ async fn wait_purged(skep: &Skep, held: &BTreeMap<String, f64>) -> Result<()> {
         let Some((group, begins)) = reaches.last() else { return Ok(()) };
         ensure!(
             begin.elapsed() < PURGED_WITHIN,
-            "the log of group {group} begins at {begins}, which the dead node has"
+            "the log of group {group} begins at {begins}, which the node has"
         );
         tokio::time::sleep(POLL).await;
     }

@@ -121,7 +121,7 @@ async fn warm(
 ) -> Result<Response, Problem> {
     for _ in 0..AGAIN_MAX {
         match app.system.grants.spend(&pass, units).await {
-            Spent::Here(admitted) => return Ok(here(&admitted)),
+            Spent::Here(admitted) => return Ok(here(&pass, &admitted)),
             Spent::Owner(view) => {
                 let mut response = axum::Json(checked(&view, None)).into_response();
                 announce(response.headers_mut(), &view);
@@ -135,11 +135,11 @@ async fn warm(
     Err(Problem::new(Code::Overloaded))
 }
 
-fn here(admitted: &Admitted) -> Response {
+fn here(pass: &Pass, admitted: &Admitted) -> Response {
     let body = said(admitted.tight.as_ref(), None);
     let mut response = axum::Json(body).into_response();
-    if let (Some(tight), Some(policies)) = (&admitted.tight, &admitted.policies) {
-        Tightest::from(tight).insert(response.headers_mut(), policies);
+    if let Some(tight) = &admitted.tight {
+        Tightest::from(tight).insert(response.headers_mut(), pass.policies());
     }
     if let Some(owner) = admitted.owner {
         let served = super::headers::Served { owner: Some(owner.to_string()), index: None };

@@ -64,7 +64,7 @@ pub struct Writing {
     cut: Cut,
     pen: Pen,
     /// Key of the last row; `None` before the head.
-    after: Option<Vec<u8>>,
+    after: Option<Bytes>,
     written: Option<Written>,
 }
 
@@ -82,7 +82,7 @@ impl Writing {
         }
         let Some(after) = self.after.take() else {
             let Head { applied, scalars, .. } = self.cut.head.clone();
-            self.after = Some(Vec::new());
+            self.after = Some(Bytes::new());
             return Ok(Some(self.pen.begin(&Header { label: self.label, applied, scalars })?));
         };
         let rows = self.cut.rows(after).await?;
@@ -158,7 +158,7 @@ pub struct Reading {
     header: Option<Header>,
     machine: Machine,
     rows: u64,
-    last: Vec<u8>,
+    last: Bytes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Reading {
             header: None,
             machine: Machine::new(wanted.group),
             rows: 0,
-            last: Vec::new(),
+            last: Bytes::new(),
         }
     }
 
@@ -259,7 +259,7 @@ impl Reading {
             if *name <= self.last {
                 return Err(damaged("rows are not in order"));
             }
-            self.last.clone_from(name);
+            self.last = name.clone();
             self.machine.load(table, key, value).map_err(|error| damaged(&error.to_string()))?;
             self.rows += 1;
         }

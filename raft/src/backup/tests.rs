@@ -72,7 +72,8 @@ fn rows_of(machine: &mut Machine) -> Vec<Row> {
             return rows.into_iter().collect();
         }
         for Stored { table, change: Change { key, value } } in taken {
-            rows.insert([&[table], key.as_slice()].concat(), value.unwrap());
+            let name = [&[table], key.as_slice()].concat();
+            rows.insert(name.into(), value.unwrap().into());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Decides when the state of a replica is written to disk, and lets its log be purged behind it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -10,13 +10,16 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::{Checkpoint, CheckpointError};
-use crate::apply::Shared;
+use crate::apply::{Counts, Shared};
 use crate::types::Raft;
 
 /// Checkpoints that a node writes at a time: they share a disk with the log.
 pub(crate) const AT_ONCE: usize = 1;
 /// Rows that are taken while apply waits.
 const SLICE: usize = 256;
+/// Checkpoints in a row behind which the log is not purged, because a peer is being sent a state: it goes
+/// on with the log from there, and must not need the next state then.
+const HELD_MAX: u32 = 8;
 /// Pause after a checkpoint that failed.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -44,6 +47,27 @@ pub(crate) struct Keeper {
     /// The last one failed, so the next is written anew as a whole.
     pub(crate) whole: AtomicBool,
     pub(crate) figures: watch::Sender<Option<Figures>>,
+    pub(crate) held: Held,
+}
+
+/// For whom the log is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Parts of states that had got across at the last look.
+    parts: AtomicU64,
+    looks: AtomicU32,
+}
+
+impl Held {
+    /// Whether a peer is being sent a state, and takes it.
+    fn look(&self, counts: &Counts) -> bool {
+        let parts = counts.parts.load(Ordering::Relaxed);
+        let goes_on = self.parts.swap(parts, Ordering::Relaxed) != parts;
+        let held = counts.leaving.load(Ordering::Relaxed) > 0 && goes_on;
+        let looks = if held { self.looks.load(Ordering::Relaxed) + 1 } else { 0 };
+        self.looks.store(looks, Ordering::Relaxed);
+        (1..=HELD_MAX).contains(&looks)
+    }
 }
 
 impl Keeper {
@@ -88,6 +112,9 @@ impl Keeper {
         if let Some(failure) = failure {
             return Err(failure);
         }
+        if self.held.look(self.shared.counts()) {
+            return Ok(());
+        }
         if let Err(error) = self.raft.trigger().snapshot().await {
             debug!(%group, %error, "log not purged");
         }
@@ -111,5 +138,30 @@ impl Keeper {
         debug!(%group, index, rows, bytes, took = ?figures.took, "checkpoint written");
         self.figures.send_replace(Some(figures));
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_kept_while_a_peer_takes_a_state_and_not_for_ever() {
+        let (counts, held) = (Counts::default(), Held::default());
+        assert!(!held.look(&counts), "nothing is sent");
+        counts.leaving.store(1, Ordering::Relaxed);
+        assert!(!held.look(&counts), "nothing gets across");
+        for _ in 0..HELD_MAX {
+            counts.parts.fetch_add(1, Ordering::Relaxed);
+            assert!(held.look(&counts));
+        }
+        counts.parts.fetch_add(1, Ordering::Relaxed);
+        assert!(!held.look(&counts), "too long");
+        assert!(!held.look(&counts), "nothing more gets across");
+        counts.parts.fetch_add(1, Ordering::Relaxed);
+        assert!(held.look(&counts));
+        counts.leaving.store(0, Ordering::Relaxed);
+        counts.parts.fetch_add(1, Ordering::Relaxed);
+        assert!(!held.look(&counts), "it is there");
     }
 }

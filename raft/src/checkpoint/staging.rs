@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use protocol::{GroupId, ReplicaId};
 use redb::{Database, Durability, ReadableDatabase as _};
 
@@ -39,7 +40,7 @@ struct Arrival {
     staged: Staged,
     database: Database,
     /// Key of the last row that is here.
-    last: Vec<u8>,
+    last: Bytes,
 }
 
 impl Arrivals {
@@ -55,7 +56,7 @@ impl Arrivals {
     }
 
     /// Begins with a state, or goes on with it: returns the key of the last row that is here.
-    pub(crate) fn begin(&self, group: GroupId, head: Head) -> Result<Vec<u8>, StagingError> {
+    pub(crate) fn begin(&self, group: GroupId, head: Head) -> Result<Bytes, StagingError> {
         let mut all = locked(&self.of);
         if let Some(arrival) = all.get(&group) {
             let arrival = locked(arrival);
@@ -67,9 +68,9 @@ impl Arrivals {
         all.remove(&group);
         let staged = Staged { path: self.dir.join(format!("{}.incoming", group.0)) };
         let database = open_file(&staged.path, false).map_err(|failure| staged.failure(failure))?;
-        let arrival = Arrival { head, staged, database, last: Vec::new() };
+        let arrival = Arrival { head, staged, database, last: Bytes::new() };
         all.insert(group, Arc::new(Mutex::new(arrival)));
-        Ok(Vec::new())
+        Ok(Bytes::new())
     }
 
     /// Takes the rows that follow `after`.
@@ -82,13 +83,13 @@ impl Arrivals {
     ) -> Result<(), StagingError> {
         let arrival = self.arrival(group)?;
         let mut arrival = locked(&arrival);
-        if arrival.head.applied != applied || arrival.last != after {
+        if arrival.head.applied != applied || arrival.last[..] != *after {
             return Err(StagingError::OutOfOrder);
         }
         let taken = put(&arrival.database, rows);
         taken.map_err(|failure| arrival.staged.failure(failure))?;
         if let Some((key, _)) = rows.last() {
-            arrival.last.clone_from(key);
+            arrival.last = Bytes::copy_from_slice(key);
         }
         Ok(())
     }
@@ -127,7 +128,7 @@ fn put(database: &Database, rows: &[Row]) -> Result<(), Failure> {
     {
         let mut table = transaction.open_table(ROWS)?;
         for (key, value) in rows {
-            table.insert(key.as_slice(), value.as_slice())?;
+            table.insert(&key[..], &value[..])?;
         }
     }
     transaction.commit()?;

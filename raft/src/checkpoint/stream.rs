@@ -17,15 +17,23 @@ use tracing::{debug, info};
 use super::staging::Staged;
 use super::{Checkpoint, CheckpointError, Head, Reader, Row, locked};
 use crate::apply::Counts;
+use crate::background;
 use crate::network::{CallError, Class, Kind, Peers};
 use crate::types::{LogId, Snapshot, TypeConfig, Vote};
 
 /// Streams that leave a node at a time.
 const STREAMS_MAX: usize = 2;
-/// Bytes of rows in one request.
-const PART_BYTES: usize = 512 * 1024;
-/// What all streams of a node send in a second.
-const BYTES_PER_S: u64 = 48 << 20;
+/// Bytes of rows in one request: work of a millisecond for either node.
+const PART_BYTES: usize = 128 * 1024;
+/// What all streams of a node send in a second: little while that is soon enough, so that requests do not
+/// feel it.
+const BYTES_PER_S_MIN: u64 = 4 << 20;
+pub(crate) const BYTES_PER_S_MAX: u64 = 32 << 20;
+/// What soon enough is for one state.
+const SENT_WITHIN_S: u64 = 10;
+/// Pauses of a stream, as a multiple of the time that a part of it takes from the disk here to the disk
+/// there: where that is slow, something else wants the cores.
+const REST: u32 = 6;
 const PART_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reading a state back and putting it in place.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -120,14 +128,31 @@ impl Streams {
         Arc::new(Self { places: Semaphore::new(STREAMS_MAX), free_at: Mutex::new(Instant::now()) })
     }
 
-    pub(crate) async fn pace(&self, bytes: usize) {
+    /// Waits until so many bytes may leave.
+    pub(crate) async fn pace(&self, bytes: usize, bytes_per_s: u64) {
         let at = {
             let mut free_at = locked(&self.free_at);
             let at = (*free_at).max(Instant::now());
-            *free_at = at + Duration::from_secs_f64(bytes as f64 / BYTES_PER_S as f64);
+            *free_at = at + Duration::from_secs_f64(bytes as f64 / bytes_per_s as f64);
             at
         };
         tokio::time::sleep_until(at).await;
+    }
+}
+
+/// Counts a state that is on its way.
+struct Leaving<'c>(&'c Counts);
+
+impl<'c> Leaving<'c> {
+    fn begin(counts: &'c Counts) -> Self {
+        counts.leaving.fetch_add(1, Ordering::Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.leaving.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -141,7 +166,7 @@ pub(crate) struct Begin {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
     pub(crate) applied: LogId,
-    pub(crate) after: Vec<u8>,
+    pub(crate) after: Bytes,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -176,12 +201,12 @@ impl Sender {
         let _place = self.streams.places.acquire().await.map_err(|_| self.broken("closed"))?;
         let began = Instant::now();
         let ours = outgoing.clone();
-        let reader = tokio::task::spawn_blocking(move || ours.reader(least)).await;
+        let reader = background::run(move || ours.reader(least)).await;
         let reader = reader.map_err(|error| self.broken(&error.to_string()))?;
         let reader = reader.map_err(|error| self.broken(&error.to_string()))?;
         let applied = reader.head().applied;
         info!(%group, %node, index = applied.index, "sending the state to a peer");
-        let bytes = self.send_rows(&reader).await?;
+        let bytes = self.send_rows(&reader, &outgoing.counts).await?;
         let install = Install { replica: self.replica, vote, applied };
         let installed = self.ask(Kind::SnapshotInstall, &install, INSTALL_TIMEOUT).await?;
         outgoing.let_go();
@@ -191,12 +216,13 @@ impl Sender {
     }
 
     /// Sends what the peer does not have yet, through interruptions.
-    async fn send_rows(&self, reader: &Arc<Reader>) -> Result<u64, CallError> {
+    async fn send_rows(&self, reader: &Arc<Reader>, counts: &Counts) -> Result<u64, CallError> {
+        let _leaving = Leaving::begin(counts);
         let mut sent = 0;
         let mut progress = Instant::now();
         loop {
             let before = sent;
-            let attempt = self.send_rest(reader, &mut sent).await;
+            let attempt = self.send_rest(reader, counts, &mut sent).await;
             if sent > before {
                 progress = Instant::now();
             }
@@ -209,22 +235,34 @@ impl Sender {
         }
     }
 
-    async fn send_rest(&self, reader: &Arc<Reader>, sent: &mut u64) -> Result<(), CallError> {
+    async fn send_rest(
+        &self,
+        reader: &Arc<Reader>,
+        counts: &Counts,
+        sent: &mut u64,
+    ) -> Result<(), CallError> {
+        let bytes_per_s = reader.bytes() / SENT_WITHIN_S;
+        let bytes_per_s = bytes_per_s.clamp(BYTES_PER_S_MIN, BYTES_PER_S_MAX);
         let begin = Begin { head: reader.head().clone() };
         let applied = begin.head.applied;
-        let mut after: Vec<u8> = self.ask(Kind::SnapshotBegin, &begin, PART_TIMEOUT).await?;
+        let mut after: Bytes = self.ask(Kind::SnapshotBegin, &begin, PART_TIMEOUT).await?;
         loop {
+            let began = Instant::now();
             let (source, from) = (Arc::clone(reader), after.clone());
-            let rows = tokio::task::spawn_blocking(move || source.rows(&from, PART_BYTES)).await;
+            let rows = background::run(move || source.rows(&from, PART_BYTES)).await;
             let rows = rows.map_err(|error| self.broken(&error.to_string()))?;
             let rows = rows.map_err(|error| self.broken(&error.to_string()))?;
             let Some(last) = rows.last().map(|(key, _)| key.clone()) else { return Ok(()) };
             let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
-            self.streams.pace(bytes).await;
+            let read_in = began.elapsed();
+            self.streams.pace(bytes, bytes_per_s).await;
+            let began = Instant::now();
             let part = Part { applied, after, rows };
             let () = self.ask(Kind::SnapshotPart, &part, PART_TIMEOUT).await?;
             *sent += bytes as u64;
+            counts.parts.fetch_add(1, Ordering::Relaxed);
             after = last;
+            tokio::time::sleep((read_in + began.elapsed()) * REST).await;
         }
     }
 

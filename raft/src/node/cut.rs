@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Host;
+use crate::background;
+use crate::checkpoint::stream::BYTES_PER_S_MAX;
 use crate::checkpoint::{Head, Reader, Row};
 use crate::network::{Class, Kind};
 use crate::types::LogId;
@@ -59,7 +61,7 @@ enum At {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Wanted {
     pub(super) applied: LogId,
-    pub(super) after: Vec<u8>,
+    pub(super) after: Bytes,
 }
 
 impl Cut {
@@ -70,7 +72,7 @@ impl Cut {
     }
 
     /// Rows that follow the last of the ones before, in order; none when there are no more.
-    pub(crate) async fn rows(&self, after: Vec<u8>) -> Result<Vec<Row>, CutError> {
+    pub(crate) async fn rows(&self, after: Bytes) -> Result<Vec<Row>, CutError> {
         let rows = match &self.at {
             At::Here(reader) => rows_of(Arc::clone(reader), after).await,
             At::Peer(node) => {
@@ -142,7 +144,7 @@ impl Host {
     /// Waits until so many bytes more may be sent: states to peers and backups share what a node sends
     /// in a second beside its traffic.
     pub async fn pace(&self, bytes: usize) {
-        self.streams.pace(bytes).await;
+        self.streams.pace(bytes, BYTES_PER_S_MAX).await;
     }
 
     async fn cut_on(self: &Arc<Self>, node: NodeId, group: GroupId) -> Result<Cut, String> {
@@ -184,12 +186,12 @@ impl Host {
         &self,
         group: GroupId,
         applied: LogId,
-        after: &[u8],
+        after: Bytes,
     ) -> Result<Vec<Row>, String> {
         let reader = self.cuts.get(group, applied).ok_or("the state is not held any more")?;
-        let rows = rows_of(reader, after.to_vec()).await?;
+        let rows = rows_of(reader, after).await?;
         let bytes = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
-        self.streams.pace(bytes).await;
+        self.streams.pace(bytes, BYTES_PER_S_MAX).await;
         Ok(rows)
     }
 
@@ -208,8 +210,8 @@ impl Host {
     }
 }
 
-async fn rows_of(reader: Arc<Reader>, after: Vec<u8>) -> Result<Vec<Row>, String> {
-    let read = tokio::task::spawn_blocking(move || reader.rows(&after, ROWS_BYTES)).await;
+async fn rows_of(reader: Arc<Reader>, after: Bytes) -> Result<Vec<Row>, String> {
+    let read = background::run(move || reader.rows(&after, ROWS_BYTES)).await;
     let read = read.map_err(|panicked| panicked.to_string())?;
     read.map_err(|error| error.to_string())
 }

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::cut::Wanted;
 use super::meta::MetaError;
 use super::{ELECTION_MAX, Host, joined};
+use crate::background;
 use crate::checkpoint::staging::{Arrivals, StagingError};
 use crate::checkpoint::stream::{Begin, Install, Part};
 use crate::group::{Group, ProposeError};
@@ -174,7 +175,7 @@ async fn serve(
         Kind::Cut => write(&host.cut_for_peer(group).await?),
         Kind::CutRows => {
             let Wanted { applied, after } = read(body)?;
-            write(&host.rows_for_peer(group, applied, &after).await?)
+            write(&host.rows_for_peer(group, applied, after).await?)
         }
         Kind::Join => write(&join(host, read(body)?).await),
         Kind::Readmit => write(&host.readmit(from, read(body)?).await),
@@ -240,7 +241,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Arrivals) -> Result<T, StagingError> + Send + 'static,
 ) -> Result<T, String> {
     let arrivals = Arc::clone(&host.arrivals);
-    tokio::task::spawn_blocking(move || work(&arrivals)).await.map_err(text)?.map_err(text)
+    background::run(move || work(&arrivals)).await.map_err(text)?.map_err(text)
 }
 
 fn is_issued(host: &Host, token: Digest) -> bool {

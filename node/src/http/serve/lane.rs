@@ -9,9 +9,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use actors::grants::{Admitted, Grants};
+use actors::grants::{Admitted, Grants, Pass};
 use bytes::BytesMut;
 use prometheus::{Histogram, IntCounter};
+use protocol::peer::LimitState;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -60,19 +61,23 @@ impl Lane {
         let began = Instant::now();
         let Some(plain) = Plain::read(head) else { return false };
         let Some(units) = units(body) else { return false };
-        let Some(admitted) = self.inner.grants.admit(plain.credential, units) else { return false };
-        self.write(&admitted, out);
+        let Some((pass, admitted)) = self.inner.grants.admit(plain.credential, units) else {
+            return false;
+        };
+        self.write(&pass, &admitted, out);
         self.inner.answered.inc();
         self.inner.seconds.observe(began.elapsed().as_secs_f64());
         true
     }
 
-    fn write(&self, admitted: &Admitted, out: &mut BytesMut) {
+    fn write(&self, pass: &Pass, admitted: &Admitted, out: &mut BytesMut) {
         LOCAL.with_borrow_mut(|local| {
-            local.body(admitted);
+            local.body(admitted.tight.as_ref());
             out.reserve(640);
             out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
-            local.limits(admitted, out);
+            if let Some(tight) = &admitted.tight {
+                local.limits(tight, pass.policies(), out);
+            }
             out.extend_from_slice(b"x-request-id: req_");
             local.request_id(out);
             out.extend_from_slice(b"\r\ntraceparent: ");
@@ -212,10 +217,10 @@ impl Local {
         Self { random, body: String::new(), date: [0; 29], date_at: None, date_ms: 0 }
     }
 
-    fn body(&mut self, admitted: &Admitted) {
+    fn body(&mut self, tight: Option<&LimitState>) {
         self.body.clear();
         self.body.push_str("{\"allowed\":true");
-        match &admitted.tight {
+        match tight {
             Some(tight) => {
                 self.field("policy", format_args!("\"{}\"", tight.policy));
                 self.field("limit", format_args!("{}", tight.limit));
@@ -234,8 +239,7 @@ impl Local {
         let _ = write!(self.body, ",\"{name}\":{value}");
     }
 
-    fn limits(&mut self, admitted: &Admitted, out: &mut BytesMut) {
-        let (Some(tight), Some(policies)) = (&admitted.tight, &admitted.policies) else { return };
+    fn limits(&mut self, tight: &LimitState, policies: &str, out: &mut BytesMut) {
         out.extend_from_slice(b"ratelimit-policy: ");
         out.extend_from_slice(policies.as_bytes());
         let (policy, limit, left) = (tight.policy, tight.limit, tight.remaining);
@@ -402,14 +406,10 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_limits_has_nulls_and_no_headers_of_limits() {
+    fn an_answer_without_limits_has_nulls() {
         let mut local = Local::new();
-        let admitted = Admitted { tight: None, policies: None, owner: None };
-        local.body(&admitted);
+        local.body(None);
         let body: protocol::wire::limits::Checked = serde_json::from_str(&local.body).unwrap();
         assert_eq!((body.allowed, body.policy, body.limit), (true, None, None));
-        let mut out = BytesMut::new();
-        local.limits(&admitted, &mut out);
-        assert!(out.is_empty());
     }
 }
