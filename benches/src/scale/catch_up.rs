@@ -72,10 +72,7 @@ pub(super) async fn run(plan: &Plan, skep: &mut Skep, population: &mut Populatio
     }
     let took = begin.elapsed();
     skep.wait_ready(VICTIM, SENT_WITHIN).await?;
-    line(&format!(
-        "{states} states were with the node {:.1} s after it woke",
-        took.as_secs_f64()
-    ));
+    line(&format!("{states} states were with the node {:.1} s after it woke", took.as_secs_f64()));
     let mut table = Table::new(&HEAD);
     let mut p99s = Vec::new();
     for (name, seen, time) in [("before", plain, PLAIN), ("meanwhile", during, took)] {
