@@ -119,6 +119,8 @@ async fn measure(plan: &Plan, clusters: &[&Skep], arms: &mut [Arm]) -> Result<()
     }
     for _ in 0..plan.rounds {
         for arm in arms.iter_mut() {
+            // What nobody asked for while the others had their turns was let go.
+            arm.warm_up(plan.window()).await?;
             let sample = arm.window(LEAD_IN, plan.window()).await?;
             arm.windows.push(sample);
             if arm.takes_slabs {

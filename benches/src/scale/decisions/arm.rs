@@ -65,7 +65,7 @@ impl Arm {
     /// Asks for every key twice: the first touch of each is told of elsewhere.
     pub(super) async fn warm_up(&self, time: Duration) -> Result<()> {
         let mut missing = 2 * self.cycles.iter().map(|cycle| cycle.len()).sum::<usize>() as u64;
-        while missing > 0 && self.takes_slabs {
+        while missing > 0 {
             missing = missing.saturating_sub(self.window(Duration::ZERO, time).await?.ops);
         }
         Ok(())
