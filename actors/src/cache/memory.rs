@@ -19,7 +19,7 @@ pub(super) const ENTRY_BYTES_MAX: usize = 16 * 1024;
 const ENTRY_BYTES: usize = 256;
 /// A result that takes less time to make is kept in memory only: to write it to disk, and to look for it
 /// there, takes about as much.
-pub(super) const WORTH_DISK_US: u32 = 100;
+pub(super) const WORTH_DISK_US: u32 = 25;
 /// What a span and a reason take beside their texts.
 const PART_BYTES: usize = 96;
 

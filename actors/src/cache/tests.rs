@@ -113,7 +113,7 @@ async fn what_is_made_sooner_than_written_is_in_memory_only() {
     let dir = tempfile::tempdir().unwrap();
     let cache = start(1 << 20, 1 << 30, dir.path().to_owned());
     let names = names(1);
-    for (text, pace_us) in [("quick", 99), ("slow", 100)] {
+    for (text, pace_us) in [("quick", 24), ("slow", 25)] {
         let compute =
             |texts: Texts| async move { Ok::<_, ()>(texts.iter().map(verdict).collect()) };
         let (texts, pace) = (texts(&[text]), Duration::from_micros(pace_us));
