@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
-/// One system call that has returned. Times are microseconds of the machine's clock.
+/// One system call. Times are microseconds of the machine's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) name: String,
     /// The file descriptor with what it stands for, then the other arguments, as strace shows them.
     pub(crate) arguments: String,
     pub(crate) began: u64,
-    pub(crate) ended: u64,
+    /// `None` if it did not return before strace let its thread go.
+    pub(crate) ended: Option<u64>,
     pub(crate) failed: bool,
 }
 
@@ -28,14 +29,16 @@ impl Call {
     }
 }
 
-/// The calls of a trace in the order in which they ended. Signals, exits and calls that never
-/// returned are left out.
+/// The calls of a trace in the order in which they ended, and then those that did not. Signals and
+/// exits are left out.
 pub(crate) fn read(text: &str) -> Vec<Call> {
     let mut unfinished: BTreeMap<&str, Unfinished> = BTreeMap::new();
     let mut calls = Vec::new();
     for line in text.lines() {
         let Some((thread, began, rest)) = split(line) else { continue };
-        if let Some(open) = rest.strip_suffix(" <unfinished ...>") {
+        let cut = rest.strip_suffix(" <unfinished ...>").or(rest.strip_suffix(" <detached ...>"));
+        if let Some(open) = cut {
+            // Resumed and cut off once more, it stays what it is.
             if let Some((name, arguments)) = open.split_once('(') {
                 let (name, arguments) = (name.to_owned(), arguments.to_owned());
                 unfinished.insert(thread, Unfinished { name, arguments, began });
@@ -55,6 +58,10 @@ pub(crate) fn read(text: &str) -> Vec<Call> {
         };
         calls.extend(finish(open, rest));
     }
+    calls.extend(unfinished.into_values().map(|open| {
+        let Unfinished { name, arguments, began } = open;
+        Call { name, arguments, began, ended: None, failed: false }
+    }));
     calls
 }
 
@@ -71,7 +78,7 @@ fn finish(open: Unfinished, rest: &str) -> Option<Call> {
     let (arguments, result) = rest.rsplit_once(" = ")?;
     let arguments = arguments.trim_end().strip_suffix(')')?;
     let Unfinished { name, arguments: first, began } = open;
-    let ended = began + micros(duration)?;
+    let ended = Some(began + micros(duration)?);
     let failed = result.trim_start().starts_with('-');
     Some(Call { name, arguments: first + arguments, began, ended, failed })
 }
@@ -90,13 +97,14 @@ pub(crate) fn synced(calls: &[Call], marker: &str) -> Option<u64> {
         call.name == "pwrite64" && call.file().ends_with(".seg") && call.arguments.contains(marker)
     });
     let syncs = writes.filter_map(|write| {
+        let written = write.ended?;
         let after = calls.iter().filter(|call| {
             matches!(call.name.as_str(), "fdatasync" | "fsync")
                 && !call.failed
                 && call.file() == write.file()
-                && call.began >= write.ended
+                && call.began >= written
         });
-        after.map(|sync| sync.ended).min()
+        after.filter_map(|sync| sync.ended).min()
     });
     syncs.min()
 }
@@ -145,6 +153,15 @@ mod tests {
         let failed = "7 10.000200 fdatasync(3</d/1.seg>) = -1 EIO (Input/output error) <0.000700>";
         check(&[WRITE, failed], None, None);
         check(&[WRITE, "7 10.000200 fdatasync(3</d/1.seg> <unfinished ...>"], None, None);
+    }
+
+    #[test]
+    fn an_answer_that_strace_did_not_see_end_has_left_all_the_same() {
+        let cut = ANSWER.rsplit_once(") = ").expect("a call that returned").0;
+        check(&[&format!("{cut} <detached ...>")], None, Some(10_001_000));
+        check(&[&format!("{cut} <unfinished ...>")], None, Some(10_001_000));
+        let resumed = "9 10.002000 <... writev resumed> <detached ...>";
+        check(&[&format!("{cut} <unfinished ...>"), resumed], None, Some(10_001_000));
     }
 
     #[test]
