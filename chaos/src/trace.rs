@@ -36,7 +36,8 @@ pub(crate) fn read(text: &str) -> Vec<Call> {
     let mut calls = Vec::new();
     for line in text.lines() {
         let Some((thread, began, rest)) = split(line) else { continue };
-        let cut = rest.strip_suffix(" <unfinished ...>").or(rest.strip_suffix(" <detached ...>"));
+        let cut =
+            rest.strip_suffix(" <unfinished ...>").or_else(|| rest.strip_suffix(" <detached ...>"));
         if let Some(open) = cut {
             // Resumed and cut off once more, it stays what it is.
             if let Some((name, arguments)) = open.split_once('(') {
