@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::apply::{Applier, Shared};
-use crate::checkpoint::keeper::{self, Held, Keeper};
+use crate::checkpoint::keeper::{self, Keeper, LogHold};
 use crate::checkpoint::staging::Arrivals;
 use crate::checkpoint::stream::Streams;
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -335,7 +335,7 @@ impl Host {
             every: self.storage.every,
             whole: AtomicBool::new(false),
             figures: watch::Sender::new(None),
-            held: Held::default(),
+            hold: LogHold::default(),
         });
         tokio::spawn(Arc::clone(&keeper).run());
         Ok(Group::start(group, replica, self.life, keeper, heard, self.dead.clone()))

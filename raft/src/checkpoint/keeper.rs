@@ -19,7 +19,7 @@ pub(crate) const AT_ONCE: usize = 1;
 const SLICE: usize = 256;
 /// Checkpoints in a row behind which the log is not purged, because a peer is being sent a state: it goes
 /// on with the log from there, and must not need the next state then.
-const HELD_MAX: u32 = 8;
+const HOLDS_MAX: u32 = 8;
 /// Pause after a checkpoint that failed.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -47,18 +47,18 @@ pub(crate) struct Keeper {
     /// The last one failed, so the next is written anew as a whole.
     pub(crate) whole: AtomicBool,
     pub(crate) figures: watch::Sender<Option<Figures>>,
-    pub(crate) held: Held,
+    pub(crate) hold: LogHold,
 }
 
 /// For whom the log is kept.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct LogHold {
     /// Parts of states that had got across at the last look.
     parts: AtomicU64,
     looks: AtomicU32,
 }
 
-impl Held {
+impl LogHold {
     /// Whether a peer is being sent a state, and takes it.
     fn look(&self, counts: &Counts) -> bool {
         let parts = counts.parts.load(Ordering::Relaxed);
@@ -66,7 +66,7 @@ impl Held {
         let held = counts.leaving.load(Ordering::Relaxed) > 0 && goes_on;
         let looks = if held { self.looks.load(Ordering::Relaxed) + 1 } else { 0 };
         self.looks.store(looks, Ordering::Relaxed);
-        (1..=HELD_MAX).contains(&looks)
+        (1..=HOLDS_MAX).contains(&looks)
     }
 }
 
@@ -112,7 +112,7 @@ impl Keeper {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        if self.held.look(self.shared.counts()) {
+        if self.hold.look(self.shared.counts()) {
             return Ok(());
         }
         if let Err(error) = self.raft.trigger().snapshot().await {
@@ -147,11 +147,11 @@ mod tests {
 
     #[test]
     fn the_log_is_kept_while_a_peer_takes_a_state_and_not_for_ever() {
-        let (counts, held) = (Counts::default(), Held::default());
+        let (counts, held) = (Counts::default(), LogHold::default());
         assert!(!held.look(&counts), "nothing is sent");
         counts.leaving.store(1, Ordering::Relaxed);
         assert!(!held.look(&counts), "nothing gets across");
-        for _ in 0..HELD_MAX {
+        for _ in 0..HOLDS_MAX {
             counts.parts.fetch_add(1, Ordering::Relaxed);
             assert!(held.look(&counts));
         }

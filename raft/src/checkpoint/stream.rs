@@ -34,6 +34,11 @@ const SENT_WITHIN_S: u64 = 10;
 /// Pauses of a stream, as a multiple of the time that a part of it takes from the disk here to the disk
 /// there: where that is slow, something else wants the cores.
 const REST: u32 = 6;
+/// However slow it is, so that a state comes across before the log behind it is gone.
+const REST_MAX: Duration = Duration::from_millis(100);
+/// However long a state took, before the next one takes its place: a node that needs all of its states
+/// has them within half a minute. Each is synced as a new file, and the logs of its node wait for that.
+const STATE_REST_MAX: Duration = Duration::from_secs(2);
 const PART_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reading a state back and putting it in place.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -118,14 +123,15 @@ impl Outgoing {
 /// Shared by all streams of a node.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    places: Semaphore,
+    places: Arc<Semaphore>,
     /// When the next bytes may leave.
     free_at: Mutex<Instant>,
 }
 
 impl Streams {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { places: Semaphore::new(STREAMS_MAX), free_at: Mutex::new(Instant::now()) })
+        let places = Arc::new(Semaphore::new(STREAMS_MAX));
+        Arc::new(Self { places, free_at: Mutex::new(Instant::now()) })
     }
 
     /// Waits until so many bytes may leave.
@@ -198,26 +204,34 @@ impl Sender {
         least: Option<LogId>,
     ) -> Result<SnapshotResponse<TypeConfig>, CallError> {
         let (node, group) = (self.node, self.group);
-        let _place = self.streams.places.acquire().await.map_err(|_| self.broken("closed"))?;
+        let places = Arc::clone(&self.streams.places);
+        let place = places.acquire_owned().await.map_err(|_| self.broken("closed"))?;
         let began = Instant::now();
         let ours = outgoing.clone();
-        let reader = background::run(move || ours.reader(least)).await;
+        // Not in the background: whoever asks for the newest state waits for the same lock.
+        let reader = tokio::task::spawn_blocking(move || ours.reader(least)).await;
         let reader = reader.map_err(|error| self.broken(&error.to_string()))?;
         let reader = reader.map_err(|error| self.broken(&error.to_string()))?;
         let applied = reader.head().applied;
         info!(%group, %node, index = applied.index, "sending the state to a peer");
+        // Until it is in place: the peer goes on with the log from there.
+        let _leaving = Leaving::begin(&outgoing.counts);
         let bytes = self.send_rows(&reader, &outgoing.counts).await?;
         let install = Install { replica: self.replica, vote, applied };
         let installed = self.ask(Kind::SnapshotInstall, &install, INSTALL_TIMEOUT).await?;
         outgoing.let_go();
         outgoing.counts.sent.fetch_add(1, Ordering::Relaxed);
-        info!(%group, %node, bytes, took = ?began.elapsed(), "the state is with the peer");
+        let took = began.elapsed();
+        info!(%group, %node, bytes, ?took, "the state is with the peer");
+        tokio::spawn(async move {
+            tokio::time::sleep((took * REST).min(STATE_REST_MAX)).await;
+            drop(place);
+        });
         Ok(installed)
     }
 
     /// Sends what the peer does not have yet, through interruptions.
     async fn send_rows(&self, reader: &Arc<Reader>, counts: &Counts) -> Result<u64, CallError> {
-        let _leaving = Leaving::begin(counts);
         let mut sent = 0;
         let mut progress = Instant::now();
         loop {
@@ -262,7 +276,8 @@ impl Sender {
             *sent += bytes as u64;
             counts.parts.fetch_add(1, Ordering::Relaxed);
             after = last;
-            tokio::time::sleep((read_in + began.elapsed()) * REST).await;
+            let rest = (read_in + began.elapsed()) * REST;
+            tokio::time::sleep(rest.min(REST_MAX)).await;
         }
     }
 
