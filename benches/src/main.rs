@@ -25,8 +25,9 @@ mod wal;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
+use node::cli::signals::stop_requested;
 
 use table::line;
 
@@ -70,7 +71,15 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse().command).await {
+    let told = tokio::select! {
+        told = run(Arguments::parse().command) => told,
+        // The processes that were started end as this goes.
+        signal = stop_requested() => match signal {
+            Ok(signal) => Err(anyhow!("ended by {signal}")),
+            Err(error) => Err(error.into()),
+        },
+    };
+    match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             line(&format!("FAILED: {error:#}"));

@@ -14,8 +14,9 @@ mod workloads;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
+use node::cli::signals::stop_requested;
 
 use report::Report;
 use scenarios::{
@@ -201,7 +202,15 @@ async fn main() -> ExitCode {
     let seed = arguments.seed.unwrap_or_else(rand::random);
     report.summary(&format!("seed {seed}"));
     let run = Run { seed, report, keep: arguments.keep };
-    match tell(&run, arguments.command).await {
+    let told = tokio::select! {
+        told = tell(&run, arguments.command) => told,
+        // The processes that were started end as this goes.
+        signal = stop_requested() => match signal {
+            Ok(signal) => Err(anyhow!("ended by {signal}")),
+            Err(error) => Err(error.into()),
+        },
+    };
+    match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report.summary(&format!("FAILED (seed {seed}): {error:#}"));

@@ -15,6 +15,7 @@ pub mod failure;
 pub mod launch;
 pub mod output;
 pub mod serve;
+pub mod signals;
 
 mod audit;
 mod cluster;
@@ -29,7 +30,6 @@ mod limits;
 mod model;
 mod plan;
 mod scan;
-mod signals;
 mod tenant;
 mod terms;
 

@@ -4,7 +4,7 @@
 
 mod arm;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use tokio::time::Instant;
@@ -31,6 +31,9 @@ const FLAT: f64 = 0.10;
 /// Nodes look for slabs that went unused twice a second.
 const SLABS_GO_BACK: Duration = Duration::from_millis(1_800);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const MINUTE: Duration = Duration::from_secs(60);
+/// What every key takes to be asked for twice.
+const WARM_WITHIN: Duration = Duration::from_secs(20);
 /// Proposals between two looks when nothing is given back.
 const QUIET: u64 = 20;
 const QUIET_WITHIN: Duration = Duration::from_secs(30);
@@ -119,6 +122,9 @@ async fn measure(plan: &Plan, clusters: &[&Skep], arms: &mut [Arm]) -> Result<()
     }
     for _ in 0..plan.rounds {
         for arm in arms.iter_mut() {
+            if arm.takes_slabs {
+                minute_with(WARM_WITHIN + plan.window()).await;
+            }
             // What nobody asked for while the others had their turns was let go.
             arm.warm_up(plan.window()).await?;
             let sample = arm.window(LEAD_IN, plan.window()).await?;
@@ -140,6 +146,15 @@ async fn measure(plan: &Plan, clusters: &[&Skep], arms: &mut [Arm]) -> Result<()
     }
     table.print();
     Ok(())
+}
+
+/// Waits until this minute has so much left: slabs end with it, and each that is new is a proposal.
+async fn minute_with(time: Duration) {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let left = MINUTE.saturating_sub(Duration::from_secs(since_epoch.as_secs() % MINUTE.as_secs()));
+    if left < time {
+        tokio::time::sleep(left).await;
+    }
 }
 
 /// Slabs go back when nobody used them for a second, each by a proposal: the window that comes next

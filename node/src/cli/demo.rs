@@ -9,6 +9,7 @@ mod failover;
 mod story;
 mod tour;
 
+use std::io;
 use std::path::PathBuf;
 
 use super::failure::{Exit, Failure};
@@ -61,10 +62,10 @@ async fn tell(command: Command, story: &mut Story, stage: &mut Stage) -> Result<
     }
 }
 
-fn stopped(signal: Result<&'static str, Failure>) -> Failure {
+fn stopped(signal: io::Result<&'static str>) -> Failure {
     match signal {
         Ok(signal) => Failure::new(Exit::Failed, format!("stopped by {signal}")),
-        Err(failure) => failure,
+        Err(error) => error.into(),
     }
 }
 

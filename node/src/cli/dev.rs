@@ -39,7 +39,9 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     remove_if_there(&ready_file)?;
     let done = tokio::select! {
         done = live(&mut cluster, &ready_file, output) => done,
-        signal = stop_requested() => signal.map(|signal| output.note(&format!("{signal}: stopping"))),
+        signal = stop_requested() => signal
+            .map(|signal| output.note(&format!("{signal}: stopping")))
+            .map_err(Failure::from),
     };
     cluster.stop_all().await?;
     done

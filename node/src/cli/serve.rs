@@ -220,7 +220,7 @@ async fn serve_until_stopped(node: boot::Node, data: &Path) -> Result<End, Failu
     let server = tokio::spawn(serve::serve(listener, router, edge, limits, lane, stop.clone()));
     let trust = node.host.peers().trust();
     let outcome = tokio::select! {
-        stopped = signals::stop_requested() => stopped.map(|_| End::Signal),
+        stopped = signals::stop_requested() => stopped.map(|_| End::Signal).map_err(Failure::from),
         () = life.restart_asked() => Ok(End::Restart),
         () = node.host.removed() => Ok(End::Removed),
         group = node.host.failed() => core_ended(&node, data, group).await,

@@ -1,11 +1,11 @@
 //! Waiting to be told to stop.
 
+use std::io;
+
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::failure::Failure;
-
 /// Waits for SIGINT or SIGTERM and names it.
-pub(super) async fn stop_requested() -> Result<&'static str, Failure> {
+pub async fn stop_requested() -> io::Result<&'static str> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(tokio::select! {
