@@ -244,6 +244,7 @@ impl Cache {
     async fn wait(&self, owner: NodeId, key: Key, within: Duration) -> Option<Entry> {
         // Without a place nothing is waited for.
         let _place = self.inner.waits.try_acquire().ok()?;
+        // It was not on disk a moment ago.
         let question = Question::new(vec![key], false, within, within);
         match self.ask(owner, question).await?.pop()? {
             Word::Here(entry) => Some(entry),
