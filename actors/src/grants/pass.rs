@@ -58,7 +58,8 @@ pub struct Pass {
     pub(super) asked: Notify,
     dry: Mutex<Option<Dry>>,
     dry_until_us: AtomicU64,
-    view: View,
+    /// Apart, so that more passes fit into a page.
+    view: Box<View>,
 }
 
 /// This long before a slab is over, its owner is asked whether the window really is.
@@ -133,7 +134,7 @@ impl Pass {
             asked: Notify::new(),
             dry: Mutex::default(),
             dry_until_us: AtomicU64::new(0),
-            view,
+            view: Box::new(view),
         }
     }
 

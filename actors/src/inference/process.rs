@@ -66,6 +66,8 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .env_remove("SKEP_KEY")
+            // Memory counts when it is used and not when it is set aside: the limit is on what counts.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             // What a terminal sends to the node's group is for the node, which ends its processes.
             .process_group(0)
             .spawn()
