@@ -7,6 +7,8 @@ mod heads;
 mod lines;
 mod routes;
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
@@ -18,6 +20,9 @@ use crate::stage::{account, call, on_three_nodes, operator, text};
 use routes::{Keys, Route};
 
 const AT_ONCE: usize = 6;
+/// How long a shard may be without an owner, and the pause before it is asked again.
+const OWNED_WITHIN: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(250);
 /// Failures shown; the first few say what is wrong.
 const SHOWN: usize = 40;
 
@@ -83,12 +88,23 @@ impl Case {
         self
     }
 
+    /// On a machine that is held up for a second, a shard loses its owner and says so. Then it is asked
+    /// again, as any client would.
     async fn try_on(&self, url: &str) -> Result<()> {
-        let answer = match &self.sent {
-            Sent::Request(request) => request.send(url).await?,
-            Sent::Bytes(bytes) => send_bytes(url, bytes).await?,
-        };
-        self.hold(&answer)
+        let began = Instant::now();
+        loop {
+            let answer = match &self.sent {
+                Sent::Request(request) => request.send(url).await?,
+                Sent::Bytes(bytes) => send_bytes(url, bytes).await?,
+            };
+            let held = self.hold(&answer);
+            let nobody =
+                ["no_leader", "no_quorum"].iter().any(|code| answer.problem(503, code).is_ok());
+            if held.is_ok() || !nobody || began.elapsed() > OWNED_WITHIN {
+                return held;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     fn hold(&self, answer: &Response) -> Result<()> {

@@ -11,6 +11,7 @@ use client::{Client, Credential};
 use node::cli::launch::{self, Digests, Spec, State};
 
 pub mod events;
+pub mod machine;
 pub mod raw;
 
 pub use node::cli::demo::corpus;
