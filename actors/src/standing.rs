@@ -1,7 +1,7 @@
 //! How a node stands, told to the others every 100 ms when that changes, and what they make of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +43,7 @@ struct Inner {
     runner: Runner,
     workers: Workers,
     kept: Kept,
+    transport: OnceLock<Arc<dyn PeerTransport>>,
     /// Nothing more is fetched; what is here is brought to its end.
     finishing: AtomicBool,
     stopping: AtomicBool,
@@ -64,10 +65,17 @@ impl Mouth {
             runner: runner.clone(),
             workers: workers.clone(),
             kept,
+            transport: OnceLock::new(),
             finishing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// From now on the others are told.
+    pub(crate) fn set_transport(&self, transport: Arc<dyn PeerTransport>) {
+        // Set once, at boot.
+        let _ = self.inner.transport.set(transport);
     }
 
     fn load(&self) -> Load {
@@ -107,12 +115,15 @@ impl Mouth {
             ticks.tick().await;
             let map = host.map().borrow().clone();
             let state = map.as_ref().and_then(|map| map.nodes.get(&me.node)).map(|node| node.state);
+            if state != Some(State::Draining) {
+                continue;
+            }
             let led_by_another = |group: &Group| {
                 let leader = group.leadership().borrow().leader;
                 !group.leads() && leader.is_some_and(|leader| leader != me.node)
             };
             let busy = !runner.is_idle() || !host.groups().iter().all(led_by_another);
-            if state != Some(State::Draining) || busy {
+            if busy {
                 continue;
             }
             let drained = Command::SetState { node: me.node, state: State::Drained };
@@ -122,22 +133,16 @@ impl Mouth {
         }
     }
 
-    /// To this node's own coordinators.
-    pub(crate) async fn note(self) {
-        let mut ticks = raft::ticks::ticks(INTERVAL);
-        loop {
-            ticks.tick().await;
-            self.inner.workers.note(self.inner.me, self.load());
-        }
-    }
-
-    /// To all others.
-    pub(crate) async fn tell(self, transport: Arc<dyn PeerTransport>) {
+    /// To this node's own coordinators, and to all others.
+    pub(crate) async fn tell(self) {
         let mut ticks = raft::ticks::ticks(INTERVAL);
         let mut told = (Load::default(), Vec::new(), Instant::now());
         loop {
             ticks.tick().await;
-            let (load, peers) = (self.load(), peers_up(&transport));
+            let load = self.load();
+            self.inner.workers.note(self.inner.me, load.clone());
+            let Some(transport) = self.inner.transport.get() else { continue };
+            let peers = peers_up(transport);
             let same = load.is_as(&told.0) && peers == told.1;
             if same && told.2.elapsed() < REPEAT {
                 continue;
@@ -170,9 +175,10 @@ impl Mouth {
     }
 
     /// Says that this node stops; on return every peer that answers has heard it.
-    pub(crate) async fn stop(&self, transport: Option<&Arc<dyn PeerTransport>>) {
+    pub(crate) async fn stop(&self) {
         self.inner.stopping.store(true, Ordering::Release);
         let envelope = self.envelope(&self.load());
+        let transport = self.inner.transport.get();
         let (Some(transport), Some(mut envelope)) = (transport, envelope) else { return };
         envelope.deadline_remaining_ms = STOP_TIMEOUT_MS;
         let told = peers_up(transport).into_iter().map(|peer| {

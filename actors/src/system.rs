@@ -108,7 +108,7 @@ impl System {
         tokio::spawn(follow_groups(Arc::clone(&host), supervisor));
         let kept = blobs.start_keeping();
         let mouth = Mouth::new(me, &host, &slots, &runner, &workers, kept);
-        tokio::spawn(mouth.clone().note());
+        tokio::spawn(mouth.clone().tell());
         tokio::spawn(mouth.clone().rest());
         let (transport, ward) = (Arc::default(), Ward::new(&host));
         Ok(Self {
@@ -137,12 +137,12 @@ impl System {
         let _ = self.transport.set(Arc::clone(transport));
         self.router.set_transport(Arc::clone(transport));
         self.workers.set_transport(Arc::clone(transport));
+        self.mouth.set_transport(Arc::clone(transport));
         self.scans.set_transport(Arc::clone(transport));
         self.cache.set_transport(Arc::clone(transport));
         self.grants.set_transport(Arc::clone(transport));
         self.backups.set_transport(Arc::clone(transport));
         self.models.start(transport);
-        tokio::spawn(self.mouth.clone().tell(Arc::clone(transport)));
         tokio::spawn(self.ward.clone().tell(Arc::clone(transport)));
         let board = self.workers.board().clone();
         tokio::spawn(board.tell(self.workers.clone(), Arc::clone(transport)));
@@ -160,7 +160,7 @@ impl System {
     pub async fn leave(&self) -> Vec<GroupId> {
         self.host.leave();
         self.mouth.finish().await;
-        self.mouth.stop(self.transport.get()).await;
+        self.mouth.stop().await;
         let outlook = self.outlook();
         self.host.hand_over_all(|node| outlook.is_up(node), HANDOVER_TIMEOUT).await
     }

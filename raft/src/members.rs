@@ -62,6 +62,9 @@ struct Keeper<S> {
     replace_after: Option<Duration>,
     /// Since when nodes do not answer, while this node leads the meta group.
     absent: BTreeMap<NodeId, Instant>,
+    /// The map, and the nodes that answered, of which nothing was to be changed: nothing is until one
+    /// of them differs.
+    at_rest: Option<(Arc<Map>, BTreeSet<NodeId>)>,
     /// No transfer of a group before this.
     pauses: BTreeMap<GroupId, Instant>,
     /// What this node owns, and until when it keeps it.
@@ -78,6 +81,7 @@ pub async fn run<S: Sight>(host: Arc<Host>, sight: S, replace_after: Option<Dura
         sight: Arc::new(sight),
         replace_after,
         absent: BTreeMap::new(),
+        at_rest: None,
         pauses: BTreeMap::new(),
         owned: BTreeMap::new(),
         farewells: step::Farewells::default(),
@@ -153,16 +157,20 @@ impl<S: Sight> Keeper<S> {
     }
 
     /// The meta leader's part: the map.
-    async fn place(&mut self, map: &Map) -> bool {
+    async fn place(&mut self, map: &Arc<Map>) -> bool {
         if !self.host.group(GroupId::META).is_some_and(|meta| meta.leads()) {
             self.absent.clear();
             return false;
         }
         let up = self.up(map);
         let mut changes = self.absences(map, &up);
-        changes.extend(map.newer_wire().map(|to| Command::RaiseWire { to }));
-        changes.extend(placement::plan(map, &up));
+        let same = |(of, by): &(Arc<Map>, _)| Arc::ptr_eq(of, map) && *by == up;
+        if !self.at_rest.as_ref().is_some_and(same) {
+            changes.extend(map.newer_wire().map(|to| Command::RaiseWire { to }));
+            changes.extend(placement::plan(map, &up));
+        }
         let any = !changes.is_empty();
+        self.at_rest = (!any).then(|| (Arc::clone(map), up));
         for command in changes {
             if matches!(command, Command::AddReplica { .. }) {
                 failpoint::hit("place-add");

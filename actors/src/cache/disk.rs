@@ -27,6 +27,9 @@ const ORDERS_MAX: usize = 1024;
 const PAUSE: Duration = Duration::from_secs(5);
 /// Pages that sled keeps of each generation.
 const PAGES_BYTES: u64 = 4 << 20;
+/// Milliseconds of results that a crash may lose: they are made again. A sync more often would be felt by
+/// the log, which is on the same disk.
+const SYNC_EVERY_MS: u64 = 2_000;
 /// Results between two looks at the size.
 const LOOK_EVERY: u32 = 256;
 
@@ -242,7 +245,12 @@ fn path(dir: &Path, generation: u64) -> PathBuf {
 }
 
 fn opened(path: &Path) -> sled::Result<sled::Db> {
-    sled::Config::new().path(path).cache_capacity(PAGES_BYTES).mode(sled::Mode::LowSpace).open()
+    sled::Config::new()
+        .path(path)
+        .cache_capacity(PAGES_BYTES)
+        .mode(sled::Mode::LowSpace)
+        .flush_every_ms(Some(SYNC_EVERY_MS))
+        .open()
 }
 
 fn check_format(dir: &Path) -> Result<(), StoreError> {

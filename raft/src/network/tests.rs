@@ -1,3 +1,4 @@
+mod beats;
 mod trust;
 
 use std::collections::BTreeMap;
