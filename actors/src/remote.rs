@@ -255,11 +255,12 @@ impl PeerTransport for ClusterTransport {
         self.send(peer, envelope, Mode::Post).map(drop)
     }
 
-    fn say(&self, peer: u64, envelope: Envelope) -> Result<(), CallFailure> {
+    fn say(&self, peer: u64, mut envelope: Envelope) -> Result<(), CallFailure> {
         let bytes = envelope.payload.len();
         if bytes > PAYLOAD_NORMAL_MAX {
             return Err(CallFailure::TooLarge { bytes });
         }
+        envelope.deadline_remaining_ms = millis(on_the_wire(deadline_of(&envelope)));
         self.link(peer, &envelope)?.say(envelope)
     }
 
