@@ -150,7 +150,7 @@ impl Actor for JobCoordinatorActor {
         match message {
             Message::Look => state.look(),
             Message::Leased(worker, answers, asker) => state.leased(worker, answers, asker),
-            Message::SetBack(key) => state.queue.settled(key),
+            Message::SetBack(key) => state.settled(&[key]),
             Message::Expired(tenant, job) => drop(state.ending.remove(&(tenant, job))),
             Message::Request(request) => state.request(request, place),
         }
@@ -342,9 +342,9 @@ impl State {
     }
 
     fn leased(&mut self, worker: Worker, answers: Vec<(Key, Answered)>, asker: Asker) {
+        self.settled(&answers.iter().map(|(key, _)| *key).collect::<Vec<_>>());
         let mut tasks = Vec::new();
         for (key, answered) in answers {
-            self.queue.settled(key);
             // The last attempt may have been in vain, which may end the job.
             answers::note_end_of(&self.owned, key.0, key.1, &answered);
             let Ok(Answer::Applied(applied)) = answered else { continue };
@@ -358,6 +358,15 @@ impl State {
         if let Err(Ok(Answer::Tasks(tasks, _))) = asker.reply.send(Ok(answer)) {
             tasks.iter().for_each(|task| self.expire(task));
         }
+    }
+
+    /// What was proposed of tasks that were taken is in the state, or will not be. The queue follows
+    /// first: between the two a task would be neither taken nor leased, and its tenant could have one
+    /// more than it may.
+    fn settled(&mut self, keys: &[Key]) {
+        let owned = Arc::clone(&self.owned);
+        self.queue.follow(&owned.group.view(), owned.clock.now());
+        keys.iter().for_each(|&key| self.queue.settled(key));
     }
 
     /// Runs something that waits, and tells this actor what came of it.
