@@ -245,7 +245,6 @@ async fn serve(disk: &Disk, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::Cut
         | Kind::CutRows
         | Kind::Join
-        | Kind::Beats
         | Kind::Directory => Err("not on this connection".to_owned()),
     }
 }

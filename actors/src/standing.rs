@@ -149,7 +149,7 @@ impl Mouth {
             }
             let Some(envelope) = self.envelope(&load) else { continue };
             for &peer in &peers {
-                if let Err(error) = transport.say(peer, envelope.clone()) {
+                if let Err(error) = transport.post(peer, envelope.clone()) {
                     // The next word replaces this one.
                     debug!(peer, %error, "load not told");
                 }

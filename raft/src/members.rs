@@ -30,7 +30,7 @@ mod tally;
 pub use tally::{Move, Stage, Tally};
 
 /// How often what is and what should be are compared when nothing was to be done.
-const INTERVAL: Duration = Duration::from_millis(400);
+const INTERVAL: Duration = Duration::from_millis(200);
 /// The same while there is something to do.
 const BUSY: Duration = Duration::from_millis(40);
 /// A learner this close to the leader may vote.

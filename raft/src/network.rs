@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-pub(crate) mod beats;
 mod frame;
 mod hello;
 mod link;
@@ -37,7 +36,6 @@ pub(crate) use rpc::Network;
 pub use tokio_rustls::TlsStream;
 pub use trust::{Identity, Trust};
 
-use beats::Beats;
 use link::Link;
 
 /// A connection whose handshake is done.
@@ -94,8 +92,6 @@ pub enum Kind {
     Cut = 13,
     /// Rows of what was fixed.
     CutRows = 14,
-    /// Heartbeats of several groups.
-    Beats = 15,
     BlobPut = 20,
     BlobGet = 21,
 }
@@ -117,7 +113,6 @@ impl Kind {
             Self::Readmit,
             Self::Cut,
             Self::CutRows,
-            Self::Beats,
             Self::BlobPut,
             Self::BlobGet,
         ]
@@ -161,14 +156,13 @@ pub struct Peers {
     /// Dial addresses that an operator set, so that a proxy fits between two nodes.
     overrides: BTreeMap<NodeId, String>,
     slots: Mutex<BTreeMap<(NodeId, Class), Slot>>,
-    beats: Beats,
 }
 
 impl Peers {
     /// No connections yet. Addresses are those of the directory that `trust` knows.
     #[must_use]
     pub fn new(trust: Arc<Trust>, overrides: BTreeMap<NodeId, String>) -> Arc<Self> {
-        Arc::new(Self { trust, overrides, slots: Mutex::default(), beats: Beats::default() })
+        Arc::new(Self { trust, overrides, slots: Mutex::default() })
     }
 
     /// Who this node is.

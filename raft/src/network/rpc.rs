@@ -39,8 +39,8 @@ impl Network {
         Self { peers, streams, group, heard }
     }
 
-    fn client(&self, target: u64, node: NodeId, beats: bool) -> Client {
-        Client { network: self.clone(), node, replica: ReplicaId(target), beats }
+    fn client(&self, target: u64, node: NodeId, class: Class) -> Client {
+        Client { network: self.clone(), node, replica: ReplicaId(target), class }
     }
 }
 
@@ -59,19 +59,19 @@ pub(crate) struct Client {
     network: Network,
     node: NodeId,
     replica: ReplicaId,
-    /// Heartbeats go together with those of other groups, on a connection of their own.
-    beats: bool,
+    /// Of its appends: heartbeats have a connection of their own.
+    class: Class,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: u64, member: &Member) -> Client {
-        self.client(target, member.node, false)
+        self.client(target, member.node, Class::Log)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, member: &Member) -> Client {
-        self.client(target, member.node, true)
+        self.client(target, member.node, Class::Control)
     }
 }
 
@@ -83,26 +83,19 @@ impl Client {
         request: &Q,
         timeout: Duration,
     ) -> Result<A, RpcError> {
-        let body = self.body(request)?;
-        let Network { peers, group, .. } = &self.network;
-        answered(peers.call(self.node, class, kind, *group, body, timeout).await)
-    }
-
-    fn body<Q: Serialize>(&self, request: &Q) -> Result<Bytes, RpcError> {
         let body = codec::encode(&(self.replica, request));
-        body.map(Bytes::from).map_err(|error| RpcError::Network(NetworkError::new(&error)))
-    }
-}
-
-fn answered<A: DeserializeOwned>(answer: Result<Bytes, CallError>) -> Result<A, RpcError> {
-    match answer {
-        Ok(answer) => {
-            codec::decode(&answer).map_err(|error| RpcError::Network(NetworkError::new(&error)))
+        let body = body.map_err(|error| RpcError::Network(NetworkError::new(&error)))?;
+        let body = Bytes::from(body);
+        let Network { peers, group, .. } = &self.network;
+        match peers.call(self.node, class, kind, *group, body, timeout).await {
+            Ok(answer) => {
+                codec::decode(&answer).map_err(|error| RpcError::Network(NetworkError::new(&error)))
+            }
+            Err(error @ CallError::Unreachable { .. }) => {
+                Err(RpcError::Unreachable(Unreachable::new(&error)))
+            }
+            Err(error) => Err(RpcError::Network(NetworkError::new(&error))),
         }
-        Err(error @ CallError::Unreachable { .. }) => {
-            Err(RpcError::Unreachable(Unreachable::new(&error)))
-        }
-        Err(error) => Err(RpcError::Network(NetworkError::new(&error))),
     }
 }
 
@@ -114,13 +107,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: AppendRequest,
         option: RPCOption,
     ) -> Result<AppendResponse, RpcError> {
-        let timeout = option.hard_ttl();
-        if !self.beats {
-            return self.call(Class::Log, Kind::Append, &request, timeout).await;
-        }
-        let body = self.body(&request)?;
-        let Network { peers, group, .. } = &self.network;
-        answered(peers.beat(self.node, *group, body, timeout).await)
+        self.call(self.class, Kind::Append, &request, option.hard_ttl()).await
     }
 
     async fn vote(

@@ -1,4 +1,3 @@
-mod beats;
 mod trust;
 
 use std::collections::BTreeMap;

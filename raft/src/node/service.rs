@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use protocol::nodes::{self, Directory, Registration};
@@ -15,12 +15,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::cut::Wanted;
 use super::meta::MetaError;
-use super::{ELECTION_MAX, HEARTBEAT, Host, joined};
+use super::{ELECTION_MAX, Host, joined};
 use crate::background;
 use crate::checkpoint::staging::{Arrivals, StagingError};
 use crate::checkpoint::stream::{Begin, Install, Part};
 use crate::group::{Group, ProposeError};
-use crate::network::beats::{Answers, Beat};
 use crate::network::rpc::Ballot;
 use crate::network::trust::Authority;
 use crate::network::{Kind, Peer, Service};
@@ -111,11 +110,13 @@ async fn serve(
     body: &[u8],
 ) -> Result<Bytes, String> {
     match kind {
-        Kind::Append => append(host, group, body).await,
-        Kind::Beats => {
-            let beats: Vec<Beat> = read(body)?;
-            let answers = beats.iter().map(|beat| beaten(host, beat));
-            write::<Answers>(&join_all(answers).await)
+        Kind::Append => {
+            let (group, request): (_, AppendRequest) = addressed(host, group, body)?;
+            let answer = group.raft().append_entries(request).await.map_err(text)?;
+            if answer.is_success() {
+                group.heard().note();
+            }
+            write(&answer)
         }
         Kind::Vote => {
             votes(host)?;
@@ -180,21 +181,6 @@ async fn serve(
         Kind::Readmit => write(&host.readmit(from, read(body)?).await),
         Kind::BlobPut | Kind::BlobGet => Err("not on this connection".to_owned()),
     }
-}
-
-async fn append(host: &Host, group: GroupId, body: &[u8]) -> Result<Bytes, String> {
-    let (group, request): (_, AppendRequest) = addressed(host, group, body)?;
-    let answer = group.raft().append_entries(request).await.map_err(text)?;
-    if answer.is_success() {
-        group.heard().note();
-    }
-    write(&answer)
-}
-
-/// A group that is slow to answer must not make the leaders of the others wait for it.
-async fn beaten(host: &Host, beat: &Beat) -> Result<Bytes, String> {
-    let answer = append(host, beat.group, &beat.body);
-    tokio::time::timeout(HEARTBEAT / 2, answer).await.unwrap_or_else(|_| Err("busy".to_owned()))
 }
 
 /// openraft forgets leases on restart: a vote given now could elect a second leader while the first is
