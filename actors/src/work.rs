@@ -26,8 +26,11 @@ use crate::slots::{Scanned, SlotError, Slots};
 use crate::texts::Texts;
 
 mod credit;
+mod lead;
 mod model;
 mod pull;
+
+use lead::Lead;
 
 /// Tasks that are here at a time, those included whose results no owner has taken yet. None is
 /// fetched beyond it.
@@ -36,8 +39,9 @@ const TASKS_MAX: usize = 256;
 const TURNS_PER_SLOT: usize = 2;
 /// Documents given to a slot at a time, so that a waiting scan is not held up by a whole task;
 const CHUNK_DOCUMENTS: usize = 8;
-/// fewer where they would hold the slot for longer than this.
-const CHUNK_TIME: Duration = Duration::from_millis(300);
+/// fewer where they would hold the slot for longer than this. How much of a task is left is known at the
+/// end of each.
+const CHUNK_TIME: Duration = Duration::from_millis(100);
 /// Of one task: the next waits at a slot when one is done, and while another task is fetched or stored
 /// the slots are not idle.
 const CHUNKS_AT_ONCE: usize = 2;
@@ -69,6 +73,7 @@ struct Inner {
     running: Mutex<BTreeMap<Key, Held>>,
     /// Tasks whose documents may be in memory at a time.
     turns: Semaphore,
+    lead: Lead,
     /// The last task has ended.
     emptied: Notify,
 }
@@ -97,9 +102,20 @@ impl Runner {
     ) -> Self {
         let running = Mutex::default();
         let turns = Semaphore::new(TURNS_PER_SLOT * slots.settings().slots.max(1));
-        let emptied = Notify::new();
-        let inner =
-            Inner { me, slots, models, blobs, cache, router, workers, running, turns, emptied };
+        let (lead, emptied) = (Lead::default(), Notify::new());
+        let inner = Inner {
+            me,
+            slots,
+            models,
+            blobs,
+            cache,
+            router,
+            workers,
+            running,
+            turns,
+            lead,
+            emptied,
+        };
         let runner = Self { inner: Arc::new(inner) };
         tokio::spawn(runner.clone().report());
         tokio::spawn(pull::run(runner.clone()));
@@ -141,7 +157,8 @@ impl Runner {
         let running = self.running();
         let beyond = TASKS_MAX.saturating_sub(running.len() + asked);
         let unmade = running.values().filter(|held| !held.made);
-        credit::room(slots, unmade.map(|held| pace * held.left), asked).min(beyond)
+        let left = unmade.map(|held| pace * held.left);
+        credit::room(slots, left, asked, self.inner.lead.time()).min(beyond)
     }
 
     /// There may be room for more.
@@ -192,10 +209,11 @@ impl Runner {
         // Never closed. Tasks that wait here hold no documents in memory.
         let _turn = self.inner.turns.acquire().await.map_err(text)?;
         let timer = figures().task_seconds.start_timer();
-        let blobs = &self.inner.blobs;
+        let (began, blobs) = (Instant::now(), &self.inner.blobs);
         let input = blobs.get(group, task.tenant, task.input).await.map_err(text)?;
         let documents = documents::read(&input).map_err(text)?;
         drop(input);
+        self.inner.lead.read(began.elapsed());
         if let Some(model) = task.model {
             return self.make_by(model, group, task, documents).await;
         }

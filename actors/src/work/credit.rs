@@ -8,18 +8,20 @@ use protocol::peer::Waiting;
 
 use crate::jobs::Load;
 
-/// A task with less than half of this left makes room for the next: some round trips, a commit and a
-/// blob on a busy machine. What is asked for earlier waits here, where an idle node cannot take it.
-const AHEAD: Duration = Duration::from_millis(800);
 /// Of its room that a task takes however short it is: it has to be fetched and stored.
 const SHARE_LEAST: f64 = 0.05;
 /// A node this much slower than the others looks whether its help still helps.
 const SLOW: f64 = 2.0;
 
-/// Tasks that fit in: one per slot. One that is nearly done counts for less than one, so that the
-/// next is here in time; of short ones there are as many as last for [`AHEAD`].
-pub(super) fn room(slots: usize, left: impl Iterator<Item = Duration>, asked: usize) -> usize {
-    let share = |left: Duration| left.div_duration_f64(AHEAD).clamp(SHARE_LEAST, 1.0);
+/// Tasks that fit in: one per slot. One of which no more than `lead` is left makes room for the next, so
+/// that it is here in time; of short ones there are as many as last for twice that.
+pub(super) fn room(
+    slots: usize,
+    left: impl Iterator<Item = Duration>,
+    asked: usize,
+    lead: Duration,
+) -> usize {
+    let share = |left: Duration| left.div_duration_f64(lead * 2).clamp(SHARE_LEAST, 1.0);
     let held: f64 = left.map(share).sum();
     let room = slots as f64 - held - asked as f64;
     // Never negative after `max`; halves are rounded up.
@@ -123,7 +125,7 @@ mod tests {
     }
 
     fn fits(slots: usize, left: &[Duration], asked: usize) -> usize {
-        room(slots, left.iter().copied(), asked)
+        room(slots, left.iter().copied(), asked, ms(400))
     }
 
     #[test]

@@ -10,13 +10,16 @@ use protocol::GroupId;
 use protocol::jobs::{Assignment, TASK_DOCUMENTS_MAX, TaskResult};
 use protocol::models::ModelId;
 
-use super::{CHUNK_TIME, CHUNKS_AT_ONCE, NotRun, Runner, SLOT_PAUSE, count, text};
+use super::{CHUNKS_AT_ONCE, NotRun, Runner, SLOT_PAUSE, count, text};
 use crate::cache::Scored;
 use crate::documents::{self, Document};
 use crate::models::{self, Key, Loaded};
 use crate::slots::SlotError;
 use crate::texts::Texts;
 
+/// As many documents as fill it are sorted by length and given to a slot at a time: fewer would be
+/// padded more.
+const CHUNK_TIME: Duration = Duration::from_millis(300);
 /// Bytes of text given to a slot at a time: it goes to another process in one piece.
 const CHUNK_BYTES: usize = 2 << 20;
 

@@ -113,6 +113,9 @@ impl Pull {
         match answered {
             Ok(Answer::Tasks(tasks, left)) => {
                 board.correct(group, left);
+                if let Some(asked) = asked.filter(|_| !tasks.is_empty()) {
+                    self.runner.inner.lead.asked(asked.at.elapsed());
+                }
                 let documents = tasks.iter().map(|task| u64::from(task.documents)).sum();
                 self.turns.had(group, documents, asked.map_or(1, |asked| asked.weight));
                 tasks.into_iter().for_each(|task| self.runner.take(task));
