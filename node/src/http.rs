@@ -20,6 +20,7 @@ pub mod limits;
 pub mod metrics;
 pub mod models;
 pub mod nodes;
+pub mod once;
 pub mod openapi;
 pub mod plans;
 pub mod query;

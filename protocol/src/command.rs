@@ -142,6 +142,10 @@ pub enum Reply {
         status: jobs::Status,
         counts: jobs::Counts,
     },
+    /// Calls that have an operator's Idempotency-Key between them.
+    Claimed {
+        calls: u32,
+    },
 }
 
 /// The domain declined; nothing changed.

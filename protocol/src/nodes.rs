@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::Note;
 use crate::id::{self, BUCKETS, BadId};
-use crate::idempotency::Once;
+use crate::idempotency::{Claim, Once};
 use crate::models::{self, Registry};
 use crate::plans::Plan;
 use crate::versions::Wire;
@@ -446,6 +446,11 @@ pub enum Command {
         to: u16,
     },
     Model(models::Command),
+    /// An operator's Idempotency-Key is for this request, which a shard is about to be asked; refused
+    /// when it is for another.
+    Claim(Claim),
+    /// The shard was asked, and remembers nothing under the key.
+    Release(Claim),
 }
 
 #[cfg(test)]

@@ -30,9 +30,11 @@ pub struct Wire {
 
 impl Wire {
     /// Of this build.
-    pub const OURS: Self = Self { min: 1, max: 2 };
+    pub const OURS: Self = Self { min: 1, max: 3 };
     /// The first in which jobs have more than a priority, and plans a weight.
     pub const JOB_LIFE: u16 = 2;
+    /// The first in which an operator's Idempotency-Key is one for the whole cluster.
+    pub const CLAIMS: u16 = 3;
 
     /// Whether a version is one of them.
     #[must_use]

@@ -168,6 +168,8 @@ impl Machine {
             Command::Audit(tenant, command) => audit::apply(self, now, index, tenant, command),
             Command::Return { worker, slabs } => limits::give_back(self, now, worker, &slabs),
             Command::Lapse { worker, running } => limits::lapse(self, now, worker, &running),
+            Command::Node(nodes::Asked::Claim(claim)) => self.kept.claim(index, now.time, claim),
+            Command::Node(nodes::Asked::Release(claim)) => self.kept.release(claim),
             Command::Node(command) => nodes::apply(&mut self.nodes, now.time, command),
         }
     }

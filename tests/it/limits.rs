@@ -49,10 +49,12 @@ async fn limits_are_told_and_kept_alike_on_every_node_and_outlive_each() {
         lane::both_ways_into_a_node_answer_alike(cluster).await.context("two ways")?;
         lane::a_suspension_holds_when_it_is_acknowledged(cluster).await.context("suspension")?;
         once::fifty_at_once_are_one(cluster).await.context("duplicates")?;
+        once::a_refusal_for_want_of_money_is_remembered(cluster).await.context("no money")?;
         slots::two_run_and_the_third_is_refused(cluster).await.context("slots")?;
         slots::who_hangs_up_holds_no_slot_after_the_work(cluster).await.context("hanging up")?;
         refusals::a_new_minute_admits(cluster, &minute).await.context("a new minute")?;
         once::a_unit_of_a_month_is_spent_once_through_a_kill(cluster).await.context("a month")?;
+        once::an_operators_key_is_for_one_request(cluster).await.context("operators' keys")?;
         slots::a_killed_node_holds_no_slot(cluster).await.context("slots of a killed node")
     })
     .await;

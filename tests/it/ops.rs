@@ -141,7 +141,7 @@ async fn figures(cluster: &Cluster) -> Result<()> {
         ("skep_groups_without_leader", 0.0),
         ("skep_groups_short_of_voters", 0.0),
         ("skep_replicas_moving", 0.0),
-        ("skep_wire_version", 2.0),
+        ("skep_wire_version", 3.0),
     ] {
         same(line, figure(&text, line)?, wanted)?;
     }
@@ -163,7 +163,7 @@ fn figure(text: &str, line: &str) -> Result<f64> {
 async fn table(cluster: &Cluster) -> Result<()> {
     let output = skep(cluster, 2, &["cluster", "status", "-o", "table"]).await?;
     let text = String::from_utf8_lossy(&output.stdout);
-    for word in ["PRESSURE", "HEARD", "EPOCH", "wire version 2", "n1", "n2", "n3", "itself"] {
+    for word in ["PRESSURE", "HEARD", "EPOCH", "wire version 3", "n1", "n2", "n3", "itself"] {
         ensure!(text.contains(word), "no {word} in {text}");
     }
     ensure!(!text.contains("FAIL") && !text.contains("WARN"), "{text}");

@@ -88,7 +88,7 @@ async fn what_a_newer_release_wrote_is_refused_in_one_line() -> Result<()> {
         directory.wire = Wire::OURS.max + 1;
         *bytes = protocol::codec::encode(&directory).expect("a directory");
     };
-    let wanted = "the cluster speaks wire version 3, this build 1 to 2: start the newer release";
+    let wanted = "the cluster speaks wire version 4, this build 1 to 3: start the newer release";
     with(&mut cluster, &data.join("peers"), raise, wanted).await?;
 
     // Nothing of all that has changed anything.
@@ -114,14 +114,14 @@ async fn the_active_wire_version_is_told_everywhere() -> Result<()> {
     let cluster = Cluster::start(1, Options::default()).await?;
     let admin = cluster.admin(0)?;
     let version = admin.version().await?.body;
-    let spoken = serde_json::json!({"active": 2, "min": 1, "max": 2});
+    let spoken = serde_json::json!({"active": 3, "min": 1, "max": 3});
     same("/version", &version["wire"], &spoken)?;
     let report = admin.readiness().await?.report;
     same("/readyz?verbose", &report["wire"], &spoken)?;
     let view = admin.cluster().await?.body;
-    same("cluster", (view.wire, view.nodes[0].wire.max), (2, 2))?;
+    same("cluster", (view.wire, view.nodes[0].wire.max), (3, 3))?;
     let metrics = admin.metrics().await?.body;
-    ensure!(metrics.contains("\nskep_wire_version 2\n"), "no wire version in the metrics");
+    ensure!(metrics.contains("\nskep_wire_version 3\n"), "no wire version in the metrics");
     Ok(())
 }
 

@@ -7,27 +7,23 @@ use actors::figures::figures;
 use actors::pepper::Pepper;
 use actors::remote::ClusterTransport;
 use actors::{AskError, System};
-use aes_gcm_siv::aead::{Aead as _, KeyInit as _};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce};
 use axum::Json;
 use axum::extract::FromRef;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::audit::Note;
-use protocol::idempotency::Once;
 use protocol::limits::Policy;
 use protocol::nodes::{self, Map};
 use protocol::peer::{Answer, Ask, LimitsView};
 use protocol::{Applied, Digest, GroupId, NodeId, Refusal, Reply, TenantId};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use super::context::Edge;
 use super::error::{Code, Limited, Problem};
 use super::headers::Served;
 use super::jobs::Streams;
-use super::json::Marks;
 use super::limits;
+use super::once::Wish;
 use super::query::CursorKey;
 use crate::life::Life;
 
@@ -125,9 +121,11 @@ impl Told {
                 let group = self.group;
                 Ok(Written { reply, replayed, group, index, served, left, told })
             }
-            Err(refusal) if told => Err(refused(refusal).served(served).committed()),
-            // No entry tells of it, so the layer around us does.
-            Err(refusal) => Err(refused(refusal)),
+            Err(refusal) => {
+                let problem = refused(refusal).replayed(replayed.is_some());
+                // Of what no entry tells, the layer around us does.
+                Err(if told { problem.served(served).committed() } else { problem })
+            }
         }
     }
 }
@@ -213,8 +211,25 @@ impl App {
         secret: Option<&str>,
         status: StatusCode,
     ) -> Result<Told, Problem> {
-        let (once, note) = (self.once(wish, secret)?, wish.told(status));
-        self.ask(tenant, Ask::Propose { command: Box::new(command), once, note }).await
+        let group = self.map()?.shard_of(tenant);
+        self.propose_to(group, command, wish, secret, wish.told(status)).await
+    }
+
+    /// The same of any group of tenants.
+    pub async fn propose_to(
+        &self,
+        group: GroupId,
+        command: protocol::Command,
+        wish: &Wish,
+        secret: Option<&str>,
+        note: Option<Box<Note>>,
+    ) -> Result<Told, Problem> {
+        let once = self.once(wish, secret)?;
+        let claim = self.claim(wish, once.as_ref()).await?;
+        let ask = Ask::Propose { command: Box::new(command), once, note };
+        let told = self.ask_group(group, ask).await;
+        self.settle(claim, &told).await;
+        told
     }
 
     /// Asks for a change of the cluster map in the same way, told in the cluster's own audit.
@@ -248,67 +263,6 @@ impl App {
     /// The key that cursors are signed with.
     pub fn cursors(&self) -> Result<CursorKey, Problem> {
         Ok(CursorKey::new(self.digest("cursor", &[])?.0))
-    }
-
-    /// What an Idempotency-Key is replicated as.
-    pub fn once(&self, wish: &Wish, secret: Option<&str>) -> Result<Option<Once>, Problem> {
-        let Some(key) = &wish.key else { return Ok(None) };
-        let scope = wish.scope.as_bytes();
-        let digest = self.digest("idempotency", &[scope, key.as_bytes()])?;
-        let sealed = match secret {
-            Some(secret) => Some(self.seal(wish, key, secret)?),
-            None => None,
-        };
-        Ok(Some(Once { key: digest, fingerprint: wish.fingerprint, sealed }))
-    }
-
-    fn cipher(&self, wish: &Wish, key: &str) -> Result<Aes256GcmSiv, Problem> {
-        // Each Idempotency-Key has a cipher key of its own, so the nonce need not vary.
-        let digest = self.digest("seal", &[wish.scope.as_bytes(), key.as_bytes()])?;
-        Ok(Aes256GcmSiv::new(&digest.0.into()))
-    }
-
-    fn seal(&self, wish: &Wish, key: &str, secret: &str) -> Result<Vec<u8>, Problem> {
-        let sealed = self.cipher(wish, key)?.encrypt(&Nonce::default(), secret.as_bytes());
-        sealed.map_err(|_| Problem::new(Code::Internal))
-    }
-
-    /// The secret of the first answer, if this request repeats one.
-    pub fn unseal(&self, wish: &Wish, sealed: &[u8]) -> Result<String, Problem> {
-        let failed = || Problem::new(Code::Internal);
-        let key = wish.key.as_deref().ok_or_else(failed)?;
-        let opened = self.cipher(wish, key)?.decrypt(&Nonce::default(), sealed);
-        String::from_utf8(opened.map_err(|_| failed())?).map_err(|_| failed())
-    }
-}
-
-/// A caller's wish that the request be done once.
-#[derive(Debug, Clone)]
-pub struct Wish {
-    pub key: Option<String>,
-    /// Whose keys are kept apart: a tenant, or the operators.
-    pub scope: String,
-    pub fingerprint: Digest,
-    /// What the audit is told.
-    note: Note,
-}
-
-impl Wish {
-    /// What the audit is told.
-    pub fn note(&self) -> &Note {
-        &self.note
-    }
-
-    fn told(&self, success: StatusCode) -> Option<Box<Note>> {
-        Some(Box::new(Note { status: success.as_u16(), ..self.note.clone() }))
-    }
-
-    /// The wish of a request: method, path, query and parsed body decide whether it is the same.
-    pub fn new(key: Option<String>, scope: String, line: &str, body: Marks, note: Note) -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update(line.as_bytes());
-        hasher.update(body.parsed.unwrap_or_default());
-        Self { key, scope, fingerprint: Digest(hasher.finalize().into()), note }
     }
 }
 

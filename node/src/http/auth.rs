@@ -16,11 +16,12 @@ use protocol::peer;
 use protocol::tenants::Status;
 use protocol::{Digest, KeyId, TenantId, keys};
 
-use super::app::{App, Wish};
+use super::app::App;
 use super::context::{Context, Known};
 use super::error::{Code, Problem};
 use super::headers::{self, Credential, X_TENANT_ID};
 use super::json::Marks;
+use super::once::{OPERATOR, Whose, Wish};
 
 /// Scopes as parameters of [`Caller`].
 pub const SCAN: u8 = Scope::Scan as u8;
@@ -30,8 +31,6 @@ pub const KEYS_READ: u8 = Scope::KeysRead as u8;
 pub const KEYS_WRITE: u8 = Scope::KeysWrite as u8;
 pub const USAGE_READ: u8 = Scope::UsageRead as u8;
 pub const AUDIT_READ: u8 = Scope::AuditRead as u8;
-/// Who an operator is in an audit, and whose Idempotency-Keys are kept apart.
-const OPERATOR: &str = "operator";
 /// Every key may.
 pub const ANY: u8 = u8::MAX;
 /// Every key of a tenant that may work.
@@ -77,16 +76,16 @@ impl<const S: u8> Caller<S> {
         self.key.as_ref().map_or_else(keys::Scopes::all, |caller| caller.scopes)
     }
 
-    /// The caller's Idempotency-Key, scoped to the tenant.
+    /// The caller's Idempotency-Key, scoped to the tenant; an operator's, to the cluster: what an operator
+    /// was given, secrets included, is not for the tenant's keys.
     pub fn wish(&self, once: &Idempotency, body: Marks) -> Wish {
         let actor = self.key.as_ref().map_or(OPERATOR, |pass| pass.key_prefix.as_str());
         let note = once.note(actor, self.key.as_ref().map(|pass| pass.key), body);
-        // What an operator was given, secrets included, is not for the tenant's keys.
-        let scope = match &self.key {
-            Some(_) => self.tenant.to_string(),
-            None => format!("{OPERATOR} {}", self.tenant),
+        let whose = match &self.key {
+            Some(_) => Whose::Tenant(self.tenant),
+            None => Whose::Operators(Some(self.tenant)),
         };
-        Wish::new(once.key.clone(), scope, &once.line, body, note)
+        Wish::new(whose, once, body, note)
     }
 }
 
@@ -120,7 +119,7 @@ impl Operator {
     /// The operator's Idempotency-Key, scoped to the cluster.
     pub fn wish(self, once: &Idempotency, body: Marks) -> Wish {
         let note = once.note(OPERATOR, None, body);
-        Wish::new(once.key.clone(), OPERATOR.to_owned(), &once.line, body, note)
+        Wish::new(Whose::Operators(None), once, body, note)
     }
 }
 
@@ -155,6 +154,11 @@ impl Idempotency {
     /// The key, if one was sent.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// Method, path and query.
+    pub fn line(&self) -> &str {
+        &self.line
     }
 
     /// What the audit is told of this call before it is decided.

@@ -7,7 +7,6 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use protocol::nodes::{self, JoinToken, TOKEN_TTL_MAX_S};
-use protocol::peer::Ask;
 use protocol::wire::cluster as wire;
 use protocol::{Command, GroupId, Reply, keys};
 use raft::node::token_digest;
@@ -182,9 +181,7 @@ async fn mark(
     let written = if shard.is_meta() {
         app.propose_meta(nodes::Command::Mark, &wish, None, StatusCode::CREATED).await?
     } else {
-        let once = app.once(&wish, None)?;
-        let ask = Ask::Propose { command: Box::new(Command::Marker), once, note: None };
-        app.ask_group(shard, ask).await?.written()?
+        app.propose_to(shard, Command::Marker, &wish, None, None).await?.written()?
     };
     let marker = wire::Marker { shard: shard.0, applied: written.index };
     Ok(written.respond(StatusCode::CREATED, &marker))

@@ -15,7 +15,7 @@ use protocol::wire::error as wire;
 pub use protocol::wire::error::{Mistake, Outcome};
 
 pub use self::code::{Code, Meaning};
-use super::app::Untold;
+use super::app::{IDEMPOTENT_REPLAYED, Untold};
 use super::headers::Served;
 use super::limits::Tightest;
 
@@ -49,6 +49,8 @@ struct More {
     committed: bool,
     /// The audit is to tell of it also when it is a 5xx.
     untold: bool,
+    /// It is the answer of an earlier request under the same Idempotency-Key.
+    replayed: bool,
     limit: Option<Limited>,
     retry_after_ms: Option<u64>,
     served: Option<Served>,
@@ -173,6 +175,11 @@ impl Problem {
         self
     }
 
+    /// What is known about the effect of a call that answers 5xx.
+    pub fn known_outcome(&self) -> Option<Outcome> {
+        self.more.outcome
+    }
+
     /// How long to wait, in milliseconds; the header is its ceiling in seconds.
     #[must_use]
     pub fn retry_after_ms(mut self, wait: u64) -> Self {
@@ -199,6 +206,12 @@ impl Problem {
     /// Notes that no entry can tell of this call, whatever became of it, unless one has.
     pub fn untold(mut self) -> Self {
         self.more.untold = !self.more.committed;
+        self
+    }
+
+    /// Marks the answer of an earlier request under the same Idempotency-Key.
+    pub fn replayed(mut self, replayed: bool) -> Self {
+        self.more.replayed = replayed;
         self
     }
 
@@ -307,6 +320,9 @@ impl Problem {
         }
         if self.more.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.more.replayed {
+            headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
         }
         if self.more.committed {
             response.extensions_mut().insert(Committed);

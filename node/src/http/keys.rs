@@ -11,11 +11,12 @@ use protocol::{KeyId, Name, Refusal, Reply, Time};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Wish};
+use super::app::App;
 use super::auth::{ANY, Caller, Idempotency, KEYS_READ, KEYS_WRITE, USAGE_READ};
 use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Marks, Object};
 use super::limits;
+use super::once::Wish;
 use super::openapi::ProblemResponse;
 use super::query::{FromQuery, NoQuery, Order, Page, Parameters, Query, Segments};
 use super::tenants;

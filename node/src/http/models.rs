@@ -11,10 +11,11 @@ use protocol::{Name, Reply, nodes};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Wish, Written};
+use super::app::{App, Written};
 use super::auth::{Idempotency, Operator};
 use super::error::{Code, Mistake, Outcome, Problem};
 use super::json::{Empty, FromShape, Json, Object};
+use super::once::Wish;
 use super::openapi::ProblemResponse;
 use super::query::{FromSegment, NoQuery, Segments};
 use super::tenants::{IfMatch, tagged};

@@ -13,10 +13,11 @@ use raft::placement;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Wish, refused};
+use super::app::{App, refused};
 use super::auth::{Idempotency, Operator};
 use super::error::{Code, Problem};
 use super::json::{Empty, FromShape, Json, Object};
+use super::once::Wish;
 use super::openapi::ProblemResponse;
 use super::query::{NoQuery, Segments};
 

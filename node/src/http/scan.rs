@@ -21,10 +21,11 @@ use sha2::{Digest as _, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Wish, Written};
+use super::app::{App, Written};
 use super::auth::{Caller, Idempotency, SCAN};
 use super::error::{Code, Outcome, Problem};
 use super::json::{FromShape, Item, Json, Object};
+use super::once::Wish;
 use super::query::NoQuery;
 
 /// The nodes that scored the documents, in order of id.

@@ -15,12 +15,13 @@ use protocol::{GroupId, Name, Reply, TenantId};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::app::{App, Told, Untold, Wish};
+use super::app::{App, Told, Untold};
 use super::auth::{Idempotency, Operator};
 use super::error::{Code, Problem};
 use super::headers;
 use super::json::{Empty, Json, Marks};
 use super::models;
+use super::once::Wish;
 use super::openapi::ProblemResponse;
 use super::plans;
 use super::query::{NoQuery, Order, Page, Query, Segments};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use protocol::idempotency::{KEPT_MS, Kept, Once};
-use protocol::{Applied, Digest, Refusal, Time};
+use protocol::idempotency::{Claim, KEPT_MS, Kept, Once};
+use protocol::{Applied, Digest, Outcome, Refusal, Reply, Time};
 
 use super::rows::Hasher;
 use super::table::Table;
@@ -29,13 +29,54 @@ impl Book {
     }
 
     pub(super) fn keep(&mut self, now: Time, once: Once, applied: &Applied) {
-        if applied.outcome.as_ref().is_err_and(|refusal| !is_remembered(refusal)) {
+        if applied.outcome.as_ref().is_err_and(|refusal| !refusal.is_remembered()) {
             return;
         }
-        self.by_age.insert((now, once.key), ());
         let applied = Box::new(applied.clone());
         let kept = Kept { fingerprint: once.fingerprint, at: now, sealed: once.sealed, applied };
-        self.kept.insert(once.key, kept);
+        self.insert(once.key, kept);
+    }
+
+    /// A call with this key is about to ask a shard. The key belongs to its request until as many
+    /// calls were released as claimed it, or a day has passed.
+    pub(super) fn claim(&mut self, index: u64, now: Time, claim: Claim) -> Outcome {
+        let Claim { key, fingerprint } = claim;
+        self.forget_before(now);
+        let Some(kept) = self.kept.get_mut(&key) else {
+            let applied = Box::new(super::fresh(index, Ok(Reply::Claimed { calls: 1 })));
+            self.insert(key, Kept { fingerprint, at: now, sealed: None, applied });
+            return Ok(Reply::Claimed { calls: 1 });
+        };
+        match &mut kept.applied.outcome {
+            Ok(Reply::Claimed { calls }) if kept.fingerprint == fingerprint => {
+                *calls = calls.saturating_add(1);
+                Ok(Reply::Claimed { calls: *calls })
+            }
+            Ok(_) | Err(_) => Err(Refusal::IdempotencyMismatch),
+        }
+    }
+
+    /// A call that claimed the key left nothing behind.
+    pub(super) fn release(&mut self, claim: Claim) -> Outcome {
+        let Claim { key, fingerprint } = claim;
+        let kept = self.kept.get_mut(&key).filter(|kept| kept.fingerprint == fingerprint);
+        let Some(kept) = kept else { return Err(Refusal::NotFound) };
+        let at = kept.at;
+        let Ok(Reply::Claimed { calls }) = &mut kept.applied.outcome else {
+            return Err(Refusal::NotFound);
+        };
+        *calls = calls.saturating_sub(1);
+        let left = *calls;
+        if left == 0 {
+            self.by_age.remove(&(at, key));
+            self.kept.remove(&key);
+        }
+        Ok(Reply::Claimed { calls: left })
+    }
+
+    fn insert(&mut self, key: Digest, kept: Kept) {
+        self.by_age.insert((kept.at, key), ());
+        self.kept.insert(key, kept);
     }
 
     pub(super) fn forget_before(&mut self, now: Time) {
@@ -55,45 +96,5 @@ impl Book {
 
     pub(super) fn digest(&self, hasher: &mut Hasher) {
         hasher.table(&self.kept);
-    }
-}
-
-/// API.md: 400, 401, 403, 404, 413, 422 and 429 are not remembered; conflicts are.
-fn is_remembered(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::Exists
-        | Refusal::JobEnded(_)
-        | Refusal::TaskDone
-        | Refusal::VersionMismatch { .. }
-        | Refusal::NodeIs { .. }
-        | Refusal::LastNode { .. }
-        | Refusal::NodeHolds { .. }
-        | Refusal::Moving { .. }
-        | Refusal::BreaksQuorum { .. }
-        | Refusal::NoVoter { .. }
-        | Refusal::Unspoken { .. }
-        | Refusal::NotRaised { .. }
-        | Refusal::NothingFailed
-        | Refusal::Retried { .. }
-        | Refusal::VersionServes { .. }
-        | Refusal::Initialised => true,
-        Refusal::NotFound
-        | Refusal::NoTenant
-        | Refusal::StaleOwner { .. }
-        | Refusal::StaleAttempt { .. }
-        | Refusal::Expired
-        | Refusal::ScopeMissing(_)
-        | Refusal::ScopesExceeded
-        | Refusal::TenantSuspended
-        | Refusal::TrialExpired
-        | Refusal::IdempotencyMismatch
-        | Refusal::Quota { .. }
-        | Refusal::Rate { .. }
-        | Refusal::BacklogFull { .. }
-        | Refusal::Concurrency { .. }
-        | Refusal::Budget { .. }
-        | Refusal::StaleAsk
-        | Refusal::TooMany { .. }
-        | Refusal::BadToken => false,
     }
 }

@@ -127,6 +127,7 @@ fn change(map: &mut Map, now: Time, command: Command) -> Outcome {
         Command::Mark => Ok(Reply::Marked),
         Command::SetPlan { plan, if_version } => set_plan(map, *plan, if_version),
         Command::RaiseWire { to } => raise_wire(map, to),
+        Command::Claim(_) | Command::Release(_) => unreachable!("handled by the machine"),
         Command::Model(command) => models::change(&mut map.models, now, command),
     }
 }

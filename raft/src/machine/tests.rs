@@ -1,6 +1,6 @@
 //! Scripts and transcripts: what is asked, and what the machine says.
 
-use protocol::idempotency::{KEPT_MS, Once};
+use protocol::idempotency::{Claim, KEPT_MS, Once};
 use protocol::jobs::{self, Blob, Priority, TASK_ATTEMPTS_MAX, TaskResult, TaskSpec, Worker};
 use protocol::keys::{KeyOverrides, NewKey, Scopes};
 use protocol::limits::Payer;
@@ -389,6 +389,36 @@ fn the_first_outcome_stands_for_a_day() {
     assert_eq!(script.ask_once(1, 1, key(3)), "again Some([1]): key 2");
     script.later(1);
     assert_eq!(script.ask_once(1, 1, key(3)), "key 4");
+}
+
+#[test]
+fn an_operators_key_is_for_one_request_until_nothing_came_of_any_call() {
+    let mut script = Script::new();
+    let (key, other) = (Digest([1; 32]), "the Idempotency-Key was used with another request");
+    let of = |request: u8| Claim { key, fingerprint: Digest([request; 32]) };
+    let claim = |request| Command::Node(nodes::Asked::Claim(of(request)));
+    let release = |request| Command::Node(nodes::Asked::Release(of(request)));
+    let said = [
+        (claim(1), "Claimed { calls: 1 }"),
+        (claim(1), "Claimed { calls: 2 }"),
+        (claim(2), other),
+        (release(2), "not found"),
+        (release(1), "Claimed { calls: 1 }"),
+        (claim(2), other),
+        (release(1), "Claimed { calls: 0 }"),
+        (release(1), "not found"),
+        (claim(2), "Claimed { calls: 1 }"),
+    ];
+    for (command, said) in said {
+        assert_eq!(script.ask(command), said);
+    }
+    // A change of the map is another request, and the other way round.
+    let mark = Command::Marker;
+    assert_eq!(script.ask_once(1, 3, mark.clone()), other);
+    script.later(KEPT_MS);
+    assert_eq!(script.ask_once(1, 3, mark), "Marked");
+    assert_eq!(script.ask(claim(3)), other);
+    assert_eq!(script.ask(release(3)), "not found");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tests::Cluster;
 use tests::raw::{Request, Response};
 
 use super::{CHECK, admitted, limited_to, soon, spent_of, work};
-use crate::stage::{Account, call, same};
+use crate::stage::{Account, account, call, operator, same};
 
 const AT_ONCE: usize = 50;
 
@@ -77,6 +77,95 @@ async fn a_repeated_call_asks_no_limit(cluster: &Cluster) -> Result<()> {
         send(node, "second").await?.problem(429, "rate_limited")?;
     }
     Ok(())
+}
+
+/// What money refused stays refused under its key, also when there is money again; another key is
+/// another request.
+pub(super) async fn a_refusal_for_want_of_money_is_remembered(cluster: &Cluster) -> Result<()> {
+    let home = limited_to(cluster, "poor", json!({"budget": 1})).await?;
+    let (scan, dear) = (work("/v1/scan", 1), work("/v1/scan", 100));
+    let send = async |node: usize, body: &Value, once: &str| -> Result<Response> {
+        request("/v1/scan", body, &home.key, once).send(&cluster.url(node)).await
+    };
+    let first = send(0, &dear, "dear").await?;
+    let refused = first.problem(402, "plan_limit")?;
+    same("replayed", first.header("idempotent-replayed"), None)?;
+    let plan = format!("/v1/tenants/{}/plan", home.id);
+    let more = json!({"plan": "enterprise", "overrides": {"budget": null}});
+    operator(cluster, 1, "PUT", &plan, Some(&more)).await?.ok(200)?;
+    for node in 0..cluster.len() {
+        let again = send(node, &dear, "dear").await?;
+        same("the detail", &again.problem(402, "plan_limit")?["detail"], &refused["detail"])?;
+        same("replayed", again.header("idempotent-replayed"), Some("true"))?;
+        send(node, &scan, "dear").await?.problem(422, "idempotency_mismatch")?;
+    }
+    admitted(&send(2, &dear, "dear, again").await?)?;
+    Ok(())
+}
+
+/// An operator's key is one for the whole cluster: whatever tenant, shard or node a call is about.
+pub(super) async fn an_operators_key_is_for_one_request(cluster: &mut Cluster) -> Result<()> {
+    let [one, two] =
+        [account(cluster, "one", json!({})).await?, account(cluster, "two", json!({})).await?];
+    let admin = cluster.admin_key()?.to_owned();
+    let ask = |method: &str, target: String, body: Value, once: &str| {
+        let request = Request::new(method, &target).bearer(&admin).json(body.to_string());
+        request.header("Idempotency-Key", once)
+    };
+    let path = |home: &Account| format!("/v1/tenants/{}", home.id);
+    let change = json!({"domain": "one.example"});
+    let plan = json!({"rate": 5, "burst": 5});
+
+    // What was refused is not remembered: the key is free for another request.
+    let missing = ask("PATCH", "/v1/tenants/tnt_0".to_owned(), change.clone(), "a");
+    missing.send(&cluster.url(0)).await?.problem(404, "not_found")?;
+    let gone = format!("/v1/tenants/tnt_{}1", "0".repeat(21));
+    ask("PATCH", gone, change.clone(), "a")
+        .send(&cluster.url(1))
+        .await?
+        .problem(404, "not_found")?;
+    let first = ask("PATCH", path(&one), change.clone(), "a");
+    first.send(&cluster.url(2)).await?.ok(200)?;
+    let made = ask("PUT", "/v1/plans/kept-once".to_owned(), plan.clone(), "b");
+    made.send(&cluster.url(2)).await?.ok(200)?;
+    let named = |home: &Account, once: &str| {
+        let body = json!({"name": "further"});
+        ask("POST", "/v1/keys".to_owned(), body, once).header("X-Tenant-Id", &home.id)
+    };
+    let key = named(&one, "c").send(&cluster.url(0)).await?.ok(201)?;
+
+    let others = [
+        ask("PATCH", path(&two), change.clone(), "a"),
+        ask("PATCH", path(&one), json!({"domain": "two.example"}), "a"),
+        ask("PUT", "/v1/plans/kept-once".to_owned(), plan, "a"),
+        ask("POST", "/v1/tenants".to_owned(), json!({"name": "three"}), "a"),
+        ask("PATCH", path(&two), change, "b"),
+        named(&two, "c"),
+    ];
+    let settled = async |cluster: &Cluster, node: usize| -> Result<()> {
+        let url = cluster.url(node);
+        for other in &others {
+            other.send(&url).await?.problem(422, "idempotency_mismatch")?;
+        }
+        for again in [&first, &made, &named(&one, "c")] {
+            let again = again.send(&url).await?;
+            ensure!(again.status < 300, "{again:?}");
+            same("replayed", again.header("idempotent-replayed"), Some("true"))?;
+        }
+        let again = named(&one, "c").send(&url).await?.ok(201)?;
+        same("the key", &again["api_key"], &key["api_key"])?;
+        let untouched = operator(cluster, node, "GET", &path(&two), None).await?.ok(200)?;
+        same("the other tenant's domain", &untouched["domain"], &Value::Null)
+    };
+    for node in 0..cluster.len() {
+        settled(cluster, node).await.with_context(|| format!("node {node}"))?;
+    }
+    let owner = owner(cluster, &one).await?;
+    cluster.kill(owner).await?;
+    let near = (owner + 1) % cluster.len();
+    soon("a new owner", async || settled(cluster, near).await).await?;
+    cluster.restart(owner).await?;
+    soon("it is back", async || settled(cluster, owner).await).await
 }
 
 /// One call is acknowledged before the owner is killed, one is under way when it is.

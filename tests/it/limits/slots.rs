@@ -1,7 +1,9 @@
 //! Requests that run at the same time: each holds a slot until its answer, and no longer than its
 //! client or its node lives.
 
-use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tests::Cluster;
 use tests::raw::{Request, Response};
@@ -24,7 +26,8 @@ async fn two_slots(cluster: &Cluster, name: &str) -> Result<Account> {
     limited_to(cluster, name, json!({"concurrency": 2})).await
 }
 
-/// A scan that nobody waits for yet.
+/// A scan that nobody waits for yet. While its shard has no owner, which may be so for a moment after a
+/// restart, it is sent again.
 fn begin(
     cluster: &Cluster,
     node: usize,
@@ -33,7 +36,16 @@ fn begin(
 ) -> JoinHandle<Result<Response>> {
     let request = Request::post(SCAN).bearer(&home.key).json(work(SCAN, documents).to_string());
     let url = cluster.url(node);
-    tokio::spawn(async move { request.send(&url).await })
+    tokio::spawn(async move {
+        for _ in 0..200 {
+            let answer = request.send(&url).await?;
+            if answer.status != 503 {
+                return Ok(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bail!("the shard has no owner")
+    })
 }
 
 /// A scan whose client can hang up.

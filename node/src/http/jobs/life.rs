@@ -11,10 +11,11 @@ use protocol::wire::jobs as wire;
 use protocol::{GroupId, JobId, Reply, TenantId};
 
 use super::{Named, shown, submitted, told, unstored};
-use crate::http::app::{App, Wish};
+use crate::http::app::App;
 use crate::http::auth::{Caller, Idempotency, JOBS_READ, JOBS_WRITE};
 use crate::http::error::{Code, Problem};
 use crate::http::json::{Empty, Json};
+use crate::http::once::Wish;
 use crate::http::openapi::ProblemResponse;
 use crate::http::query::{NoQuery, Segments};
 
