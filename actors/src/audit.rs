@@ -22,7 +22,7 @@ use crate::router::Router;
 /// Envelope kind: a [`Head`], answered with a [`Signature`].
 pub(crate) const KIND_SIGN: u16 = 5;
 /// How often refusals and reads are written. Shown within a second is promised.
-const FLUSH_EVERY: Duration = Duration::from_millis(250);
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// Calls of a tenant that get a record of their own between two flushes; more are counted.
 const SINGLE_MAX: usize = 16;
 /// Tenants that wait for a flush; calls of more are only counted in the figures.

@@ -23,7 +23,7 @@ use crate::leases::Renewal;
 use crate::shard::Owned;
 
 /// How often it is looked for nodes that hold something without a lease.
-const LAPSE_INTERVAL: Duration = Duration::from_millis(500);
+const LAPSE_INTERVAL: Duration = Duration::from_millis(400);
 
 /// One per owned shard.
 pub(crate) struct RateLimitActor;

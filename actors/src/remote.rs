@@ -101,6 +101,10 @@ pub trait PeerTransport: Send + Sync + 'static {
     /// Sends a message nobody waits for. `Ok` says that it left, not that it arrived.
     fn post(&self, peer: u64, envelope: Envelope) -> Result<(), CallFailure>;
 
+    /// Sends a small message that the next of its kind replaces, and that nobody confirms: without a
+    /// place in the window, so its sender bounds how many there are.
+    fn say(&self, peer: u64, envelope: Envelope) -> Result<(), CallFailure>;
+
     /// The wanted peers and whether they can be called.
     fn states(&self) -> watch::Receiver<BTreeMap<u64, PeerState>>;
 
@@ -210,16 +214,22 @@ impl ClusterTransport {
         if bytes > PAYLOAD_NORMAL_MAX {
             debug!(peer, kind = envelope.kind, bytes, "payload is above the normal size");
         }
-        let link = self.core.sessions.up(peer).ok_or(CallFailure::NotConnected)?;
-        let boot = link.route.get().map(|route| route.incarnation);
-        if envelope.to_incarnation != 0 && Some(envelope.to_incarnation) != boot {
-            return Err(CallFailure::NotConnected);
-        }
+        let link = self.link(peer, &envelope)?;
         let deadline = deadline_of(&envelope);
         envelope.deadline_remaining_ms = millis(on_the_wire(deadline));
         let place = link.window.try_enter(envelope.encoded_len()).ok_or(CallFailure::Overloaded)?;
         let flight = link.send(envelope, mode, Some(place))?;
         Ok(Sent { flight, deadline })
+    }
+
+    /// The link to a peer that is up, and is the boot that the envelope is for.
+    fn link(&self, peer: u64, envelope: &Envelope) -> Result<Arc<Link>, CallFailure> {
+        let link = self.core.sessions.up(peer).ok_or(CallFailure::NotConnected)?;
+        let boot = link.route.get().map(|route| route.incarnation);
+        if envelope.to_incarnation != 0 && Some(envelope.to_incarnation) != boot {
+            return Err(CallFailure::NotConnected);
+        }
+        Ok(link)
     }
 }
 
@@ -243,6 +253,15 @@ impl PeerTransport for ClusterTransport {
     fn post(&self, peer: u64, envelope: Envelope) -> Result<(), CallFailure> {
         // Dropped, it goes on holding its place in the window until the peer confirms it.
         self.send(peer, envelope, Mode::Post).map(drop)
+    }
+
+    fn say(&self, peer: u64, mut envelope: Envelope) -> Result<(), CallFailure> {
+        let bytes = envelope.payload.len();
+        if bytes > PAYLOAD_NORMAL_MAX {
+            return Err(CallFailure::TooLarge { bytes });
+        }
+        envelope.deadline_remaining_ms = millis(on_the_wire(deadline_of(&envelope)));
+        self.link(peer, &envelope)?.say(envelope)
     }
 
     fn states(&self) -> watch::Receiver<BTreeMap<u64, PeerState>> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::{error, warn};
 
 use crate::bounded::{BoundedRef, Counted, NotSent, Slot};
@@ -105,6 +105,8 @@ pub struct Slots {
     settings: Settings,
     /// Documents that wait or run.
     documents: Arc<AtomicU64>,
+    /// There are documents where there were none.
+    stirred: Arc<Notify>,
     pace: Arc<Pace>,
 }
 
@@ -122,8 +124,8 @@ impl Slots {
                 Actor::spawn_linked(None, InferenceActor, start, supervisor.get_cell()).await?;
             slots.push((BoundedRef::new(actor, BATCHES_MAX), busy));
         }
-        let documents = Arc::default();
-        Ok(Self { slots: Arc::new(slots), identity, settings, documents, pace })
+        let (documents, stirred) = (Arc::default(), Arc::default());
+        Ok(Self { slots: Arc::new(slots), identity, settings, documents, stirred, pace })
     }
 
     /// Scans texts on the slot with the shortest queue; one outcome per text, in order.
@@ -146,7 +148,12 @@ impl Slots {
         // What waits behind a document that hangs waits for long.
         let slot = live.min_by_key(|(slot, busy)| (busy.is_stuck(), slot.depth()));
         let (slot, _) = slot.ok_or(SlotError::Ended)?;
+        let idle = self.documents() == 0;
         let counted = Documents::count(&self.documents, texts.len());
+        if idle {
+            // Counted before, or who is woken would find nothing.
+            self.stirred.notify_one();
+        }
         slot.try_send(Batch { texts, work, _counted: counted }).map_err(|error| match error {
             NotSent::Overloaded { .. } => SlotError::Overloaded,
             NotSent::Stopped => SlotError::Ended,
@@ -163,6 +170,11 @@ impl Slots {
     #[must_use]
     pub fn documents(&self) -> u64 {
         self.documents.load(Ordering::Relaxed)
+    }
+
+    /// Returns when documents came to idle slots. For one listener.
+    pub(crate) async fn stirred(&self) {
+        self.stirred.notified().await;
     }
 
     /// How long a document has held its slot lately.

@@ -23,6 +23,8 @@ use crate::work::Runner;
 
 /// How often a node says how it stands, if anything changed;
 const INTERVAL: Duration = Duration::from_millis(100);
+/// how often it looks for a change where nothing changed before and nothing waits;
+const QUIET: Duration = Duration::from_millis(200);
 /// and if nothing did. Whoever is silent for a second counts as gone.
 const REPEAT: Duration = Duration::from_millis(400);
 /// How long a node that stops goes on with its tasks.
@@ -111,13 +113,17 @@ impl Mouth {
     pub(crate) async fn rest(self) {
         let Inner { me, host, runner, .. } = &*self.inner;
         let mut ticks = raft::ticks::ticks(INTERVAL);
+        let mut maps = host.map();
         loop {
-            ticks.tick().await;
-            let map = host.map().borrow().clone();
+            let map = maps.borrow_and_update().clone();
             let state = map.as_ref().and_then(|map| map.nodes.get(&me.node)).map(|node| node.state);
             if state != Some(State::Draining) {
+                if maps.changed().await.is_err() {
+                    return;
+                }
                 continue;
             }
+            ticks.tick().await;
             let led_by_another = |group: &Group| {
                 let leader = group.leadership().borrow().leader;
                 !group.leads() && leader.is_some_and(|leader| leader != me.node)
@@ -136,20 +142,27 @@ impl Mouth {
     /// To this node's own coordinators, and to all others.
     pub(crate) async fn tell(self) {
         let mut ticks = raft::ticks::ticks(INTERVAL);
+        let mut seldom = raft::ticks::ticks(QUIET);
         let mut told = (Load::default(), Vec::new(), Instant::now());
+        let mut quiet = false;
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = seldom.tick(), if quiet => {}
+                () = self.inner.slots.stirred(), if quiet => { ticks.tick().await; }
+                _ = ticks.tick(), if !quiet => {}
+            }
             let load = self.load();
             self.inner.workers.note(self.inner.me, load.clone());
             let Some(transport) = self.inner.transport.get() else { continue };
             let peers = peers_up(transport);
             let same = load.is_as(&told.0) && peers == told.1;
+            quiet = same && load.documents == 0;
             if same && told.2.elapsed() < REPEAT {
                 continue;
             }
             let Some(envelope) = self.envelope(&load) else { continue };
             for &peer in &peers {
-                if let Err(error) = transport.post(peer, envelope.clone()) {
+                if let Err(error) = transport.say(peer, envelope.clone()) {
                     // The next word replaces this one.
                     debug!(peer, %error, "load not told");
                 }

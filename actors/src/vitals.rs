@@ -144,7 +144,7 @@ impl Ward {
             };
             let envelope = Envelope::new(KIND_VITALS, self.host.node().0, vitals);
             for peer in peers_up(&transport) {
-                if let Err(error) = transport.post(peer, envelope.clone()) {
+                if let Err(error) = transport.say(peer, envelope.clone()) {
                     // The next ones replace these.
                     debug!(peer, %error, "vitals not told");
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -40,8 +41,8 @@ pub(crate) use entry::was_member;
 use entry::{Asked, Member};
 use log::{Log, Lost};
 
-/// Threads for Raft, the peer port and nothing else.
-const RAFT_THREADS: usize = 2;
+/// Threads for Raft, the peer port and nothing else: one for two cores, and at most so many.
+const RAFT_THREADS_MAX: usize = 2;
 
 /// What is to be started.
 #[derive(Debug)]
@@ -107,8 +108,9 @@ struct RaftThreads(Option<Runtime>);
 
 impl RaftThreads {
     fn start() -> Result<Self, BootError> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let built = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(RAFT_THREADS)
+            .worker_threads((cores / 2).clamp(1, RAFT_THREADS_MAX))
             .thread_name("skep-raft")
             .enable_all()
             .build();

@@ -15,6 +15,7 @@ use protocol::{
     Applied, Command, Effect, Entry, GroupId, NodeId, Proposal, ReplicaId, Reply, Stamp, codec,
 };
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use crate::apply::{Shared, View};
@@ -26,6 +27,10 @@ use crate::types::{Payload, Raft};
 
 /// How long an exact read may take to hear from a quorum.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// For how long a majority that has not answered is asked again, about an election's time; and the pause
+/// before.
+const READ_AGAIN: Duration = Duration::from_millis(600);
+const READ_PAUSE: Duration = Duration::from_millis(25);
 /// How long proposals that are under way may hold up a hand-over.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a hand-over may take before proposals are taken again.
@@ -263,16 +268,21 @@ impl Group {
     /// Waits until this replica, which must lead, has applied every acknowledged write.
     pub async fn confirm(&self) -> Result<(), ReadError> {
         let group = self.inner.id;
-        let read = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-        match tokio::time::timeout(READ_TIMEOUT, read).await {
-            Ok(Ok(_)) => {
-                self.inner.heard.note();
-                Ok(())
+        let began = Instant::now();
+        loop {
+            let read = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            match tokio::time::timeout_at(began + READ_TIMEOUT, read).await {
+                Ok(Ok(_)) => {
+                    self.inner.heard.note();
+                    return Ok(());
+                }
+                Ok(Err(error)) if error.forward_to_leader().is_some() => {
+                    return Err(ReadError::NotLeader { group, leader: self.leader() });
+                }
+                // The others have a heartbeat's time to answer, which a busy machine may not give them.
+                Ok(Err(_)) if began.elapsed() < READ_AGAIN => tokio::time::sleep(READ_PAUSE).await,
+                Ok(Err(_)) | Err(_) => return Err(ReadError::NoQuorum { group }),
             }
-            Ok(Err(error)) if error.forward_to_leader().is_some() => {
-                Err(ReadError::NotLeader { group, leader: self.leader() })
-            }
-            Ok(Err(_)) | Err(_) => Err(ReadError::NoQuorum { group }),
         }
     }
 

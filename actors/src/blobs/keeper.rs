@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use super::Blobs;
 
 /// How often new replicas are looked for, and a pass that found less than all is repeated.
-const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(200);
 /// Between two passes over a replica that is new and seemed to have all.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Nobody is still storing by a map from before a replica that is this old.

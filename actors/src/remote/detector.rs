@@ -14,12 +14,12 @@ use super::link::{Link, PROBE_DEADLINE, Phase};
 use super::session::Sessions;
 
 /// How often a peer that is silent is asked for a sign of life.
-const PROBE_EVERY: Duration = Duration::from_millis(250);
+const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// One that sent something just now is not asked: nodes tell how they stand every 400 ms ...
 const JUST_NOW: Duration = Duration::from_millis(450);
 /// ... but at every so many moments it is, for to send and to answer are two things.
-const ASKED_EVERY: u64 = 8;
-/// Probes missed in a row until the peer counts as down: 1.75 s after the first of them.
+const ASKED_EVERY: u64 = 10;
+/// Probes missed in a row until the peer counts as down: 1.6 s after the first of them.
 const MISSES_MAX: u32 = 4;
 /// A tick this late says that we were stopped or starved, and that the misses are our own.
 const LATE: Duration = Duration::from_millis(750);

@@ -126,21 +126,36 @@ impl Link {
     /// Sends an envelope and returns the wait for its answer.
     pub(super) fn send(
         self: &Arc<Self>,
-        mut envelope: Envelope,
+        envelope: Envelope,
         mode: Mode,
         place: Option<Place>,
     ) -> Result<InFlight, CallFailure> {
+        let (port, reply) = ractor::concurrency::oneshot();
+        // Without ractor's timeout on the port: with one, a late answer would be dropped over
+        // there and the place in the window could never be given back in time.
+        self.hand_over(envelope, |envelope| {
+            GatewayMessage::Route(envelope.encode(mode), port.into())
+        })?;
+        Ok(InFlight { link: Arc::clone(self), reply: Some(reply), place })
+    }
+
+    /// Sends an envelope that nobody answers.
+    pub(super) fn say(&self, envelope: Envelope) -> Result<(), CallFailure> {
+        self.hand_over(envelope, |envelope| GatewayMessage::Post(envelope.encode(Mode::Post)))
+    }
+
+    fn hand_over(
+        &self,
+        mut envelope: Envelope,
+        message: impl FnOnce(Envelope) -> GatewayMessage,
+    ) -> Result<(), CallFailure> {
         let route = self.route.get().ok_or(CallFailure::NotConnected)?;
         envelope.from_node = self.stamp.me.node;
         envelope.from_incarnation = self.stamp.me.incarnation;
         envelope.to_incarnation = route.incarnation;
         envelope.sent_us = clock_us(self.stamp.started);
-        let (port, reply) = ractor::concurrency::oneshot();
-        // Without ractor's timeout on the port: with one, a late answer would be dropped over
-        // there and the place in the window could never be given back in time.
-        let message = GatewayMessage::Route(envelope.encode(mode), port.into());
-        route.gateway.send_message(message).map_err(|_| CallFailure::NotConnected)?;
-        Ok(InFlight { link: Arc::clone(self), reply: Some(reply), place })
+        let sent = route.gateway.send_message(message(envelope));
+        sent.map_err(|_| CallFailure::NotConnected)
     }
 
     /// Asks the peer for a sign of life and says whether it came in time.

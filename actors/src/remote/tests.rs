@@ -182,6 +182,26 @@ async fn posts_arrive_and_give_their_places_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_arrives_and_takes_no_place() {
+    let cluster = Cluster::start(2, &[1]).await;
+    let transport = &cluster.node.transport;
+    let word = |bytes| Envelope::new(script::BUMP, 1, Bytes::from(vec![0; bytes]));
+    for _ in 0..100 {
+        assert_eq!(transport.say(1, word(0)), Ok(()));
+    }
+    assert_eq!(transport.window_depth(1), 0);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let all = Ok(ReplyFrame::Ok(Bytes::from_static(b"100")));
+    while cluster.node.call(1, script::COUNT, 0).await != all {
+        assert!(Instant::now() < deadline, "not all of it arrived");
+    }
+    let bytes = PAYLOAD_NORMAL_MAX + 1;
+    assert_eq!(transport.say(1, word(bytes)), Err(CallFailure::TooLarge { bytes }));
+    assert_eq!(transport.say(3, word(0)), Err(CallFailure::NotConnected));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_peer_is_noticed_at_once_and_its_next_boot_is_called() {
     for (me, peer) in [(1, 2), (2, 1)] {
         let mut cluster = Cluster::start(me, &[peer]).await;

@@ -21,14 +21,13 @@ const NODES: usize = 3;
 const LEASE: Duration = Duration::from_secs(2);
 /// For a machine that runs all nodes and their clients.
 const SCHEDULING: Duration = Duration::from_millis(600);
-/// Rounds with a node that sleeps take a lease each.
-const FROZEN_ROUNDS_MAX: u32 = 25;
-/// Rounds with a node that is cut off take an election each.
-const CUT_ROUNDS_MAX: u32 = 25;
+/// A node that sleeps takes a lease each time, and one that is cut off an election: beyond so many times
+/// more keys are revoked each time.
+const FAULTS_MAX: u32 = 25;
 const CUT_ROUNDS_ONE_OF: u32 = 20;
-/// How often a node that is cut off is asked from the acknowledgement on.
+/// How often a node that is cut off is asked from the acknowledgement on, at least; and for how long.
 const CUT_LOOKS: u32 = 40;
-const CUT_LOOK_EVERY: Duration = Duration::from_millis(25);
+const CUT_LOOK_FOR: Duration = Duration::from_secs(1);
 const CUT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Who waits for a new owner asks again this often.
 const AGAIN: Retry = Retry {
@@ -63,7 +62,7 @@ pub(crate) async fn run(run: &Run, fault: Option<Fault>, rounds: u32) -> Result<
         // Among all the others they are few.
         let rounds = if fault.is_some() { rounds } else { rounds / CUT_ROUNDS_ONE_OF };
         let live = Live::start_wired(NODES).await?;
-        let done = Box::pin(cut_off(run, &live, rounds.clamp(1, CUT_ROUNDS_MAX))).await;
+        let done = Box::pin(cut_off(run, &live, rounds.max(1))).await;
         live.end(done, run.keep, run.report).await?;
     }
     Ok(())
@@ -75,7 +74,7 @@ async fn play(run: &Run, live: &Live, fault: Option<Fault>, rounds: u32) -> Resu
         healthy(run, live, &guest, rounds).await?;
     }
     if fault.is_none_or(|fault| fault == Fault::Stop) {
-        frozen(run, live, &guest, rounds.min(FROZEN_ROUNDS_MAX)).await?;
+        frozen(run, live, &guest, rounds).await?;
     }
     live.ensure_equal().await
 }
@@ -136,6 +135,32 @@ fn one() -> client::limits::Check<'static> {
     client::limits::Check { units: 1, policy: None }
 }
 
+/// Keys that every node knows.
+async fn warm_keys(live: &Live, guest: &Guest, count: u32) -> Result<Vec<(u64, String)>> {
+    let mut keys = Vec::new();
+    for _ in 0..count {
+        keys.push(warm_key(live, guest).await?);
+    }
+    Ok(keys)
+}
+
+/// How often a fault is played, and how many keys are revoked each time.
+fn in_faults(rounds: u32) -> (u32, u32) {
+    let faults = rounds.clamp(1, FAULTS_MAX);
+    (faults, rounds.div_ceil(faults))
+}
+
+/// Revokes all of them at once; how long the slowest took.
+async fn revoke_all(
+    live: &Live,
+    guest: &Guest,
+    through: usize,
+    keys: &[(u64, String)],
+) -> Result<Duration> {
+    let revoked = keys.iter().map(|(id, _)| revoke(live, guest, through, *id));
+    Ok(longest(&try_join_all(revoked).await?))
+}
+
 async fn revoke(live: &Live, guest: &Guest, through: usize, id: u64) -> Result<Duration> {
     let client = of_node(live, through, &guest.key)?.with_retry(AGAIN);
     // With a key, because an owner that is cut off leaves the first attempt unknown.
@@ -161,65 +186,73 @@ async fn ensure_refused(live: &Live, node: usize, key: &str) -> Result<()> {
     .await?
 }
 
-/// A node that knows the key sleeps while it is revoked through another, and is asked as soon as it
+/// A node that knows the keys sleeps while they are revoked through another, and is asked as soon as it
 /// wakes.
 async fn frozen(run: &Run, live: &Live, guest: &Guest, rounds: u32) -> Result<()> {
+    let (faults, count) = in_faults(rounds);
     let mut worst = Duration::ZERO;
     let mut dice = StdRng::seed_from_u64(run.seed);
-    for number in 1..=rounds {
+    for number in 1..=faults {
         let owner = guest.owner(live).await?;
         // The owner itself would have to be replaced first; that is another scenario.
         let sleeper = (owner + dice.random_range(1..NODES)) % NODES;
         let through = (0..NODES).find(|&node| node != sleeper).context("no node left")?;
-        let (id, key) = warm_key(live, guest).await?;
+        let keys = warm_keys(live, guest, count).await?;
         live.cluster.freeze(sleeper);
-        let took = revoke(live, guest, through, id).await;
+        let took = revoke_all(live, guest, through, &keys).await;
         live.cluster.thaw(sleeper);
-        let took = took.with_context(|| format!("round {number} of {rounds}"))?;
+        let took = took.with_context(|| format!("round {number} of {faults}"))?;
         worst = worst.max(took);
-        for node in [sleeper, through] {
-            ensure_refused(live, node, &key).await?;
-        }
+        try_join_all(keys.iter().map(async |(_, key)| {
+            ensure_refused(live, sleeper, key).await?;
+            ensure_refused(live, through, key).await
+        }))
+        .await?;
     }
     run.report.summary(&format!(
-        "revoke beside a node that sleeps: {rounds} rounds, 0 accepted after it woke; the longest took {worst:?}",
+        "revoke beside a node that sleeps: {} keys in {faults} rounds, 0 accepted after it woke; the longest \
+         took {worst:?}",
+        faults * count,
     ));
     ensure!(worst <= LEASE + SCHEDULING, "a revocation took {worst:?}");
     Ok(())
 }
 
-/// A node that knows the key, the owner or another one, is cut off while the key is revoked through
+/// A node that knows the keys, the owner or another one, is cut off while they are revoked through
 /// another, and is asked from the acknowledgement on.
 async fn cut_off(run: &Run, live: &Live, rounds: u32) -> Result<()> {
     let guest = Guest::hire(live, "revoke", &[]).await?;
+    let (faults, count) = in_faults(rounds);
     let mut dice = StdRng::seed_from_u64(run.seed);
     // Of holders, and of owners.
     let mut times = [Vec::new(), Vec::new()];
     let mut hung = 0;
-    for number in 1..=rounds {
+    for number in 1..=faults {
         let owner = guest.owner(live).await?;
         let victim = dice.random_range(0..NODES);
         let kind = if dice.random() { Cut::Silent } else { Cut::Broken };
         let what =
-            format!("round {number} of {rounds}: {kind:?} cut of node {victim}, owner {owner}");
-        let (id, key) = warm_key(live, &guest).await?;
+            format!("round {number} of {faults}: {kind:?} cut of node {victim}, owner {owner}");
+        let keys = warm_keys(live, &guest, count).await?;
         live.wires()?.cut(victim, kind);
-        let took = revoke(live, &guest, (victim + 1) % NODES, id).await;
+        let took = revoke_all(live, &guest, (victim + 1) % NODES, &keys).await;
         let took = took.with_context(|| what.clone())?;
-        hung += ensure_never(live, victim, &key).await.with_context(|| what.clone())?;
+        hung += ensure_never(live, victim, &keys).await.with_context(|| what.clone())?;
         live.wires()?.heal(victim)?;
         for node in 0..NODES {
-            ensure_refused(live, node, &key).await.with_context(|| what.clone())?;
+            let refused = keys.iter().map(|(_, key)| ensure_refused(live, node, key));
+            try_join_all(refused).await.with_context(|| what.clone())?;
         }
         times[usize::from(victim == owner)].push(took);
-        run.report.line(&format!("{what}: revoked after {took:?}"));
+        run.report.line(&format!("{what}: {count} keys revoked after {took:?}"));
     }
     run.report.summary(&format!(
-        "revoke beside a node that is cut off: {rounds} rounds, {} of them with the owner, 0 of {} requests \
-         there accepted from the acknowledgement on ({hung} not answered in {CUT_TIMEOUT:?}); the longest took \
-         {:?} with another node and {:?} with the owner",
+        "revoke beside a node that is cut off: {} keys in {faults} rounds, {} of them with the owner, 0 of {} \
+         requests there accepted from the acknowledgement on ({hung} not answered in {CUT_TIMEOUT:?}); the \
+         longest took {:?} with another node and {:?} with the owner",
+        faults * count,
         times[1].len(),
-        rounds * CUT_LOOKS,
+        faults * CUT_LOOKS.max(count),
         longest(&times[0]),
         longest(&times[1]),
     ));
@@ -232,19 +265,20 @@ fn longest(times: &[Duration]) -> Duration {
     times.iter().copied().max().unwrap_or_default()
 }
 
-/// Asks a node that is cut off again and again: it refuses, or finds nobody to ask. Gives how many were
-/// not answered in time.
-async fn ensure_never(live: &Live, node: usize, key: &str) -> Result<u32> {
-    let client = of_node(live, node, key)?.with_timeout(CUT_TIMEOUT);
-    let looks = (0..CUT_LOOKS).map(async |look| {
-        tokio::time::sleep(CUT_LOOK_EVERY * look).await;
+/// Asks a node that is cut off again and again, with every key: it refuses, or finds nobody to ask. Gives
+/// how many were not answered in time.
+async fn ensure_never(live: &Live, node: usize, keys: &[(u64, String)]) -> Result<u32> {
+    let looks = CUT_LOOKS.max(keys.len() as u32);
+    let looked = (0..looks).zip(keys.iter().cycle()).map(async |(look, (_, key))| {
+        tokio::time::sleep(CUT_LOOK_FOR * look / looks).await;
+        let client = of_node(live, node, key)?.with_timeout(CUT_TIMEOUT);
         match client.check_limits(one(), None).await {
             Err(ClientError::Problem(problem)) if [401, 503].contains(&problem.status) => Ok(0),
             Err(ClientError::Transport { source, .. }) if source.is_timeout() => Ok(1),
             other => bail!("node {node} took a revoked key: {other:?}"),
         }
     });
-    Ok(try_join_all(looks).await?.into_iter().sum())
+    Ok(try_join_all(looked).await?.into_iter().sum())
 }
 
 async fn suspend(live: &Live, guest: &Guest, through: usize) -> Result<()> {

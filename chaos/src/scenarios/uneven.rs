@@ -28,7 +28,7 @@ const SHARE_OFF_MAX: f64 = 0.2;
 const WINDOW: std::ops::Range<f64> = 0.05..0.8;
 /// Documents that a node holds: a task per slot and one ahead, of half a second each.
 const HELD_MAX: usize = 4 * 16;
-/// A hung node is noticed after 1.75 s, and its tasks last half a second.
+/// A hung node is noticed after 1.6 s, and its tasks last half a second.
 const LATE_MAX: Duration = Duration::from_secs(6);
 const JOBS_WITHIN: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(100);

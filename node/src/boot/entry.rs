@@ -24,6 +24,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 const JOIN_PAUSE: Duration = Duration::from_millis(250);
 /// A node that hears of no leader for this long asks whether it is still known.
 const SILENCE: Duration = Duration::from_secs(10);
+const LISTEN_EVERY: Duration = Duration::from_secs(1);
 /// How long a node that starts waits until its last life is seen to be over. Peers notice a silent
 /// one within two seconds.
 const TWIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -286,12 +287,13 @@ async fn register(host: &Host, registration: Registration) {
 /// Returns when this node has not known a leader of the meta group for [`SILENCE`].
 async fn silence(host: &Host) {
     let mut since = Instant::now();
+    let mut ticks = raft::ticks::ticks(LISTEN_EVERY);
     while since.elapsed() < SILENCE {
         let meta = host.group(protocol::GroupId::META);
         if meta.is_some_and(|meta| meta.leader().is_some()) {
             since = Instant::now();
         }
-        tokio::time::sleep(JOIN_PAUSE).await;
+        ticks.tick().await;
     }
 }
 

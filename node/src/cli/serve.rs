@@ -278,6 +278,8 @@ async fn core_ended(
 /// The cluster has said that this process is not the node, or not any more.
 fn not_the_node(node: &boot::Node, data: &Path, reason: Reason) -> Result<End, Failure> {
     if reason == Reason::Removed && boot::was_member(&node.host) {
+        // Whoever waits for an owner through this node waits in vain.
+        node.host.mark_removed();
         return Ok(End::Removed);
     }
     let (data, node) = (data.display(), node.host.node());

@@ -17,9 +17,10 @@ use tracing::{debug, error, info};
 
 use super::{Host, HostError};
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::ticks::ticks;
 
 /// How often a node looks whether the map has a replica on it that cannot live.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(600);
 /// Starts of which the damaged files are kept.
 const KEPT: usize = 3;
 
@@ -108,8 +109,9 @@ impl Host {
     /// Tells the cluster of replicas that the map has here and that may not live, until it has none.
     pub(super) async fn follow_losses(self: Arc<Self>) {
         let changes = self.map();
+        let mut ticks = ticks(LOOK);
         loop {
-            tokio::time::sleep(LOOK).await;
+            ticks.tick().await;
             let lost = changes.borrow().as_ref().map(|map| self.lost(map)).unwrap_or_default();
             // What this node has of the map may be old: such replicas may be gone from it.
             if lost.is_empty() || self.sync_map().await.is_err() {
