@@ -85,7 +85,8 @@ impl<M: Send + 'static> BoundedRef<M> {
         &self.actor
     }
 
-    fn reserve(&self) -> Option<Slot> {
+    /// A place among the messages, for work that is done beside the actor; `None` when there is none.
+    pub fn reserve(&self) -> Option<Slot> {
         let free = |depth| (depth < self.bound).then_some(depth + 1);
         self.depth.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).ok()?;
         Some(Slot(Arc::clone(&self.depth)))

@@ -164,7 +164,7 @@ impl Router {
     }
 
     /// Brings a question to the owner on this node, or says who may own the group.
-    pub async fn ask_here(&self, group: GroupId, ask: Ask) -> Answered {
+    pub async fn ask_here(&self, group: GroupId, ask: &Ask) -> Answered {
         let mailboxes = {
             let owned = self.inner.owned.read().unwrap_or_else(|_| std::process::abort());
             owned.get(&group).cloned()
@@ -172,16 +172,19 @@ impl Router {
         let Some(mailboxes) = mailboxes else {
             return Err(AskError::NotOwner { group, leader: self.leader(group) });
         };
+        if let Some(answered) = mailboxes.propose(ask).await {
+            return answered;
+        }
         let (reply, answered) = oneshot::channel();
-        let changes = changes(&ask);
-        mailboxes.deliver(Request { ask, reply })?;
+        let changes = changes(ask);
+        mailboxes.deliver(Request { ask: ask.clone(), reply })?;
         // The actor is killed when the node loses the group: what it had begun may still happen.
         answered.await.unwrap_or_else(|_| Err(lost(group, changes)))
     }
 
     async fn ask_node(&self, node: NodeId, group: GroupId, ask: &Ask) -> Answered {
         if node == self.inner.host.node() {
-            return self.ask_here(group, ask.clone()).await;
+            return self.ask_here(group, ask).await;
         }
         let Some(transport) = self.inner.transport.get() else {
             return Err(AskError::NoLeader { group });

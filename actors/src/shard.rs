@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use protocol::audit::Note;
+use protocol::command::Encoded;
 use protocol::idempotency::Once;
 use protocol::nodes::Map;
 use protocol::owner::Owner;
 use protocol::peer::{Answer, Ask};
-use protocol::{Command, GroupId, KeyId, Proposal, Refusal, Stamp, TenantId, keys, tenants, usage};
+use protocol::{Command, GroupId, KeyId, Refusal, Stamp, TenantId, keys, tenants, usage};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use raft::Group;
 use raft::ProposeError;
@@ -61,24 +62,24 @@ impl Owned {
     /// Replicates a command under this ownership. What takes rights away, or gives others, is
     /// answered when no node goes by the old ones any more.
     pub(crate) async fn propose(&self, command: Command) -> Answered {
-        self.propose_once(command, None, None).await
+        self.propose_once(&command, None, None).await
     }
 
     /// The same for a caller who promised to send it once, or whose call is audited.
     pub(crate) async fn propose_once(
         &self,
-        command: Command,
-        once: Option<Once>,
-        note: Option<Box<Note>>,
+        command: &Command,
+        once: Option<&Once>,
+        note: Option<&Note>,
     ) -> Answered {
-        let (recall, payer) = (recall_of(&command), payer_of(&command));
+        let (recall, payer) = (recall_of(command), payer_of(command));
         let at = match command.tenant() {
             Some(tenant) => self.stamp(&self.group.view(), tenant),
             None => self.clock.stamp(),
         };
         let of = if note.is_some() { "request" } else { "system" };
         figures().commands.with_label_values(&[of]).inc();
-        let proposal = Proposal { at, once, command, note };
+        let proposal = Encoded::of(at, once, command, note).map_err(ProposeError::from)?;
         let timer = figures().proposal_seconds.start_timer();
         let applied =
             self.group.propose(self.owner.epoch, proposal).await.inspect_err(|error| {
@@ -141,12 +142,27 @@ fn recall_of(command: &Command) -> Option<Option<TenantId>> {
 #[derive(Clone, Debug)]
 pub(crate) struct Mailboxes {
     group: GroupId,
+    owned: Arc<Owned>,
     tenants: BoundedRef<Request>,
     limits: BoundedRef<Request>,
     jobs: BoundedRef<jobs::Message>,
 }
 
 impl Mailboxes {
+    /// Asks for a change that no actor has a part in: nothing of its kind is done in turn, and nothing is
+    /// left to do when the asker has gone. `None` for any other. It has a place among the questions to the
+    /// tenants' actor, but not the way through its mailbox, which costs more than to propose.
+    pub(crate) async fn propose(&self, ask: &Ask) -> Option<Answered> {
+        let Ask::Propose { command, once, note } = ask else { return None };
+        if matches!(**command, Command::Job(..)) || recall_of(command).is_some() {
+            return None;
+        }
+        let Some(_place) = self.tenants.reserve() else {
+            return Some(Err(AskError::Overloaded { group: self.group }));
+        };
+        Some(self.owned.propose_once(command, once.as_ref(), note.as_deref()).await)
+    }
+
     /// Puts a question into the mailbox of the actor that answers it.
     pub(crate) fn deliver(&self, request: Request) -> Result<(), AskError> {
         let of_jobs = request.is_of_jobs();
@@ -231,9 +247,10 @@ impl Actor for ShardSupervisor {
         .await?;
         let jobs = BoundedRef::new(jobs, REQUESTS_MAX);
         jobs::watch(&owned, jobs.clone());
-        let (limits, _) = Actor::spawn_linked(None, RateLimitActor, owned, parent).await?;
+        let (limits, _) =
+            Actor::spawn_linked(None, RateLimitActor, Arc::clone(&owned), parent).await?;
         let limits = BoundedRef::new(limits, REQUESTS_MAX);
-        router.open(id, Mailboxes { group: id, tenants, limits, jobs });
+        router.open(id, Mailboxes { group: id, owned, tenants, limits, jobs });
         info!(group = %id, epoch = owner.epoch.0, "actors started");
         Ok(id)
     }

@@ -398,7 +398,7 @@ impl Gate {
 
     async fn ask(self, group: GroupId, payload: Bytes) -> ReplyFrame {
         let Ok(ask) = codec::decode::<Ask>(&payload) else { return ReplyFrame::Internal };
-        match self.router.ask_here(group, ask).await {
+        match self.router.ask_here(group, &ask).await {
             Err(AskError::NotOwner { leader, .. }) => {
                 ReplyFrame::NotOwner { leader_hint: leader.map(|node| node.0), epoch: 0 }
             }

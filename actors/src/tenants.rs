@@ -59,7 +59,7 @@ impl Actor for TenantActor {
 
 async fn answer(owned: &Owned, ask: Ask) -> Answered {
     if let Ask::Propose { command, once, note } = ask {
-        return owned.propose_once(*command, once, note).await;
+        return owned.propose_once(&command, once.as_ref(), note.as_deref()).await;
     }
     if let Ask::View { worker, lease, tenant, digest } = ask {
         return view_of_key(owned, worker, lease, tenant, digest).await;

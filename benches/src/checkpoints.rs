@@ -176,7 +176,7 @@ async fn for_all(
             for (epoch, commands) in work {
                 for command in commands {
                     let proposal = Proposal::new(Stamp::at(process::wall()), command);
-                    group.propose(epoch, proposal).await?.outcome?;
+                    group.propose(epoch, proposal.encode()?).await?.outcome?;
                 }
             }
             Ok::<_, anyhow::Error>(())

@@ -14,6 +14,8 @@ mod v1;
 /// The longest frame that is read or written. Content travels as blobs, so nothing is near it.
 pub const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 const HEADER_BYTES: usize = 5;
+/// Room for what stands before the parts of a list.
+const LIST_HEAD_BYTES: usize = 64;
 
 /// Bytes that are not a value of the wanted type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,14 +35,39 @@ pub enum CodecError {
 /// The frame of a value.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut frame = vec![0; HEADER_BYTES];
-    frame[0] = VERSION;
     v1::encode_into(value, &mut frame)?;
+    sealed(frame)
+}
+
+/// Writes the header in front of a body.
+fn sealed(mut frame: Vec<u8>) -> Result<Vec<u8>, CodecError> {
+    frame[0] = VERSION;
     if frame.len() > FRAME_BYTES_MAX {
         return Err(CodecError::TooLong { bytes: frame.len() });
     }
     let sum = checksum(&frame);
     frame[1..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
     Ok(frame)
+}
+
+/// What a value is inside of a frame of something larger; see [`encode_list`].
+pub fn encode_part<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut part = Vec::new();
+    v1::encode_into(value, &mut part)?;
+    Ok(part)
+}
+
+/// The frame of a struct of two fields, of which the second is a list of values that are encoded already.
+pub fn encode_list<T: Serialize, P: AsRef<[u8]>>(
+    first: &T,
+    parts: &[P],
+) -> Result<Vec<u8>, CodecError> {
+    let bytes = parts.iter().map(|part| part.as_ref().len()).sum::<usize>();
+    let mut frame = Vec::with_capacity(bytes + LIST_HEAD_BYTES);
+    frame.resize(HEADER_BYTES, 0);
+    v1::encode_into(&(first, parts.len() as u64), &mut frame)?;
+    parts.iter().for_each(|part| frame.extend_from_slice(part.as_ref()));
+    sealed(frame)
 }
 
 /// The value of a frame. Never allocates more than the frame's own length promises.

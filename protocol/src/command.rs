@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Note;
+use crate::codec::{self, CodecError};
 use crate::idempotency::Once;
 use crate::jobs::Worker;
 use crate::keys::{Key, Scope};
@@ -43,10 +44,50 @@ pub struct Proposal {
 }
 
 impl Proposal {
+    /// What it is in an entry.
+    pub fn encode(&self) -> Result<Encoded, CodecError> {
+        Encoded::of(self.at, self.once.as_ref(), &self.command, self.note.as_deref())
+    }
+
     /// A command that nobody promised to send only once.
     #[must_use]
     pub fn new(at: Stamp, command: Command) -> Self {
         Self { at, once: None, command, note: None }
+    }
+}
+
+/// A proposal as an entry holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded(Vec<u8>);
+
+impl Encoded {
+    /// The proposal of these parts.
+    pub fn of(
+        at: Stamp,
+        once: Option<&Once>,
+        command: &Command,
+        note: Option<&Note>,
+    ) -> Result<Self, CodecError> {
+        codec::encode_part(&(at, once, command, note)).map(Self)
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl AsRef<[u8]> for Encoded {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Entry {
+    /// The frame of an entry of these proposals.
+    pub fn encode(epoch: Epoch, proposals: &[Encoded]) -> Result<Vec<u8>, CodecError> {
+        codec::encode_list(&epoch, proposals)
     }
 }
 

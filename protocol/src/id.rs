@@ -198,13 +198,29 @@ impl fmt::Debug for Digest {
     }
 }
 
-fn base62_of_u128(mut value: u128) -> String {
+/// The 22 digits of a number, most significant first: of numbers of one time, in their order.
+#[must_use]
+pub fn base62_digits(value: u128) -> [u8; BASE62_U128] {
+    /// As many digits as surely fit into 64 bits, which are divided much faster.
+    const PART: usize = 10;
+    const PART_VALUES: u128 = 62u128.pow(PART as u32);
     let mut digits = [b'0'; BASE62_U128];
-    for digit in digits.iter_mut().rev() {
-        *digit = ALPHABET[(value % 62) as usize];
-        value /= 62;
+    let mut rest = value;
+    for part in digits.rchunks_mut(PART) {
+        let mut value = (rest % PART_VALUES) as u64;
+        rest /= PART_VALUES;
+        for digit in part.iter_mut().rev() {
+            *digit = ALPHABET[(value % 62) as usize];
+            value /= 62;
+        }
     }
-    digits.iter().map(|&b| char::from(b)).collect()
+    digits
+}
+
+/// The same as text.
+#[must_use]
+pub fn base62_of_u128(value: u128) -> String {
+    base62_digits(value).iter().map(|&digit| char::from(digit)).collect()
 }
 
 fn base62_to_u128(text: &str) -> Result<u128, BadId> {

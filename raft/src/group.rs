@@ -10,6 +10,8 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ReadPolicy;
 use openraft::{Instant as _, ServerState};
+use protocol::codec::CodecError;
+use protocol::command::Encoded;
 use protocol::owner::{Epoch, OpenOwner, Owner};
 use protocol::{
     Applied, Command, Effect, Entry, GroupId, NodeId, Proposal, ReplicaId, Reply, Stamp, codec,
@@ -60,6 +62,13 @@ pub enum ReadError {
     NotLeader { group: GroupId, leader: Option<NodeId> },
     #[error("no quorum of group {group} answered")]
     NoQuorum { group: GroupId },
+}
+
+impl From<CodecError> for ProposeError {
+    fn from(_: CodecError) -> Self {
+        // What is proposed is data, which fails to encode by its size alone.
+        Self::TooLarge { bytes: codec::FRAME_BYTES_MAX }
+    }
 }
 
 /// What this node knows of a group's leadership.
@@ -254,8 +263,9 @@ impl Group {
         self.inner.shared.effects()
     }
 
-    /// Replicates a command under an ownership and waits until it is applied.
-    pub async fn propose(&self, epoch: Epoch, proposal: Proposal) -> Result<Applied, ProposeError> {
+    /// Replicates a command under an ownership and waits until it is applied. Callers encode it, so that
+    /// many do that side by side and a batch only joins them.
+    pub async fn propose(&self, epoch: Epoch, proposal: Encoded) -> Result<Applied, ProposeError> {
         self.inner.proposer.propose(epoch, proposal).await
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, RaftError};
-use protocol::command::{ENTRY_BYTES_MAX, PROPOSALS_MAX};
+use protocol::command::{ENTRY_BYTES_MAX, Encoded, PROPOSALS_MAX};
 use protocol::owner::Epoch;
-use protocol::{Applied, Entry, GroupId, NodeId, Proposal, codec};
+use protocol::{Applied, Entry, GroupId, NodeId, codec};
 use tokio::sync::{RwLock, RwLockWriteGuard, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
@@ -29,7 +29,7 @@ pub(crate) struct Proposer {
 
 struct Waiting {
     epoch: Epoch,
-    proposal: Proposal,
+    proposal: Encoded,
     since: Instant,
     outcome: oneshot::Sender<Result<Applied, ProposeError>>,
 }
@@ -44,9 +44,12 @@ impl Proposer {
     pub(crate) async fn propose(
         &self,
         epoch: Epoch,
-        proposal: Proposal,
+        proposal: Encoded,
     ) -> Result<Applied, ProposeError> {
-        let group = self.group;
+        let (group, bytes) = (self.group, proposal.bytes());
+        if bytes > codec::FRAME_BYTES_MAX / 2 {
+            return Err(ProposeError::TooLarge { bytes });
+        }
         // Closed: whoever leads next is to be asked.
         let not_leader = ProposeError::NotLeader { group, leader: None };
         let _under_way = self.gate.try_read().map_err(|_| not_leader)?;
@@ -71,31 +74,28 @@ async fn run(group: GroupId, raft: Raft, mut queue: mpsc::Receiver<Waiting>) {
     while queue.recv_many(&mut batch, PROPOSALS_MAX).await > 0 {
         let mut rest = batch.drain(..).peekable();
         while rest.peek().is_some() {
-            let (entry, callers) = collect(group, &mut rest);
+            let (epoch, proposals, callers) = collect(group, &mut rest);
             if callers.is_empty() {
                 continue;
             }
-            commit(group, &raft, entry, callers).await;
+            commit(group, &raft, epoch, &proposals, callers).await;
         }
     }
 }
 
 type Callers = Vec<oneshot::Sender<Result<Applied, ProposeError>>>;
 
-/// Takes proposals of one epoch until the entry is full. The sizes are those of the commands as
-/// they are encoded; the first always fits.
+/// Takes proposals of one epoch until the entry is full. The first always fits.
 fn collect(
     group: GroupId,
     rest: &mut std::iter::Peekable<std::vec::Drain<'_, Waiting>>,
-) -> (Entry, Callers) {
-    let mut entry = Entry { epoch: Epoch::default(), proposals: Vec::new() };
-    let mut callers = Vec::new();
-    let mut bytes = 0usize;
+) -> (Epoch, Vec<Encoded>, Callers) {
+    let (mut epoch, mut bytes) = (Epoch::default(), 0usize);
+    let (mut proposals, mut callers) = (Vec::new(), Vec::new());
     while let Some(next) = rest.peek() {
-        let size = codec::encode(&next.proposal).map_or(usize::MAX, |bytes| bytes.len());
+        let size = next.proposal.bytes();
         let first = callers.is_empty();
-        let fits =
-            first || (next.epoch == entry.epoch && bytes.saturating_add(size) <= ENTRY_BYTES_MAX);
+        let fits = first || (next.epoch == epoch && bytes.saturating_add(size) <= ENTRY_BYTES_MAX);
         if !fits {
             break;
         }
@@ -105,21 +105,22 @@ fn collect(
             let _ = waiting.outcome.send(Err(ProposeError::Overloaded { group }));
             continue;
         }
-        if size > codec::FRAME_BYTES_MAX / 2 {
-            // The caller may have gone.
-            let _ = waiting.outcome.send(Err(ProposeError::TooLarge { bytes: size }));
-            continue;
-        }
         bytes = bytes.saturating_add(size);
-        entry.epoch = waiting.epoch;
-        entry.proposals.push(waiting.proposal);
+        epoch = waiting.epoch;
+        proposals.push(waiting.proposal);
         callers.push(waiting.outcome);
     }
-    (entry, callers)
+    (epoch, proposals, callers)
 }
 
-async fn commit(group: GroupId, raft: &Raft, entry: Entry, callers: Callers) {
-    let outcome = match codec::encode(&entry) {
+async fn commit(
+    group: GroupId,
+    raft: &Raft,
+    epoch: Epoch,
+    proposals: &[Encoded],
+    callers: Callers,
+) {
+    let outcome = match Entry::encode(epoch, proposals) {
         Ok(bytes) => write(group, raft, Bytes::from(bytes)).await,
         Err(_) => Err(ProposeError::TooLarge { bytes: codec::FRAME_BYTES_MAX }),
     };

@@ -23,7 +23,9 @@ type Attempt = (TenantId, JobId, u32, u32);
 
 pub(super) async fn answer(owned: &Owned, ask: Ask) -> Answered {
     match ask {
-        Ask::Propose { command, once, note } => propose(owned, *command, once, note).await,
+        Ask::Propose { command, once, note } => {
+            propose(owned, &command, once.as_ref(), note.as_deref()).await
+        }
         Ask::Finished { tenant, job, task, attempt, result } => {
             finish(owned, (tenant, job, task, attempt), result).await
         }
@@ -72,11 +74,11 @@ pub(super) async fn answer(owned: &Owned, ask: Ask) -> Answered {
 /// Counts the job, if this was what cancelled it.
 async fn propose(
     owned: &Owned,
-    command: protocol::Command,
-    once: Option<Once>,
-    note: Option<Box<Note>>,
+    command: &protocol::Command,
+    once: Option<&Once>,
+    note: Option<&Note>,
 ) -> Answered {
-    let cancelled = if let protocol::Command::Job(tenant, Command::Cancel { job }) = &command {
+    let cancelled = if let protocol::Command::Job(tenant, Command::Cancel { job }) = command {
         Some((*tenant, *job))
     } else {
         None

@@ -303,7 +303,11 @@ async fn write(group: Group, epoch: Epoch, until: Instant) -> Seen {
             payer: PAYER,
         };
         let command = Command::Usage(TENANT, scan);
-        match group.propose(epoch, Proposal::new(Stamp::at(wall()), command)).await {
+        let proposed = async {
+            let proposal = Proposal::new(Stamp::at(wall()), command).encode()?;
+            group.propose(epoch, proposal).await
+        };
+        match proposed.await {
             Ok(applied) => match applied.outcome {
                 Ok(_) => seen.success(since.elapsed()),
                 Err(refusal) => seen.error(|| refusal.to_string()),
@@ -322,7 +326,7 @@ async fn make_tenant(group: &Group, epoch: Epoch) -> Result<()> {
         return Ok(());
     }
     let proposal = Proposal::new(Stamp::at(wall()), new_tenant(TENANT));
-    group.propose(epoch, proposal).await?.outcome?;
+    group.propose(epoch, proposal.encode()?).await?.outcome?;
     Ok(())
 }
 

@@ -81,9 +81,7 @@ pub struct Told {
 
 impl Told {
     fn served(&self, index: Option<u64>) -> Served {
-        let owner = self.owner.map(|owner| owner.to_string());
-        let index = index.map(|index| format!("{}:{index}", self.group));
-        Served { owner, index }
+        served(self.group, self.owner, index)
     }
 
     /// A 200 with a body made of the answer; a refusal is its problem.
@@ -104,23 +102,20 @@ impl Told {
 
     /// The reply of a write; a refusal is its problem.
     pub fn written(self) -> Result<Written, Problem> {
-        if let Answer::Refused(refusal) = &self.answer {
-            return Err(refused(refusal.clone()).served(self.served(None)));
-        }
-        let (applied, left) = if let Answer::Applied(applied) = self.answer.clone() {
+        let Self { answer, group, owner } = self;
+        let (applied, left) = if let Answer::Applied(applied) = answer {
             (applied, None)
-        } else if let Answer::Counted(applied, left) = self.answer.clone() {
+        } else if let Answer::Counted(applied, left) = answer {
             (applied, Some(left))
+        } else if let Answer::Refused(refusal) = answer {
+            return Err(refused(refusal).served(served(group, owner, None)));
         } else {
             return Err(Problem::new(Code::Internal));
         };
         let Applied { index, outcome, replayed, told } = *applied;
-        let served = self.served(Some(index));
+        let served = served(group, owner, Some(index));
         match outcome {
-            Ok(reply) => {
-                let group = self.group;
-                Ok(Written { reply, replayed, group, index, served, left, told })
-            }
+            Ok(reply) => Ok(Written { reply, replayed, group, index, served, left, told }),
             Err(refusal) => {
                 let problem = refused(refusal).replayed(replayed.is_some());
                 // Of what no entry tells, the layer around us does.
@@ -128,6 +123,11 @@ impl Told {
             }
         }
     }
+}
+
+fn served(group: GroupId, owner: Option<NodeId>, index: Option<u64>) -> Served {
+    let owner = owner.map(|owner| owner.to_string());
+    Served { owner, index: index.map(|index| format!("{group}:{index}")) }
 }
 
 /// A write that was carried out, now or by an earlier request.

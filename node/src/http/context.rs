@@ -4,6 +4,7 @@
 //! Invariant: no response leaves without `X-Request-Id` and `traceparent`, and none with a status of
 //! 400 or more is anything else than problem+json, whoever made it.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -20,8 +21,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use protocol::audit::{Call, Note, shown_path};
+use protocol::id::base62_of_u128;
 use protocol::{Digest, KeyId, TenantId};
-use tracing::{error, info};
+use tracing::{Level, enabled, error, info};
 
 use super::app::{IDEMPOTENT_REPLAYED, Untold};
 use super::error::{Code, Committed, Problem};
@@ -29,6 +31,7 @@ use super::headers::{IDEMPOTENCY_KEY, SKEP_NODE, Served, TRACEPARENT, Trace, X_R
 use super::health::Status;
 use super::json::Marks;
 use super::metrics::Metrics;
+use crate::telemetry;
 
 /// Route label of requests that no route took; never the raw path.
 const UNMATCHED: &str = "unmatched";
@@ -102,7 +105,7 @@ pub fn complete(router: Router, edge: Edge) -> Router {
 
 /// A new request id: time-ordered, so that logs of several nodes sort.
 pub fn request_id() -> String {
-    format!("req_{}", base62(uuid::Uuid::now_v7().as_u128()))
+    format!("req_{}", base62_of_u128(uuid::Uuid::now_v7().as_u128()))
 }
 
 async fn unknown_path(method: Method, request: Request) -> Response {
@@ -260,14 +263,36 @@ fn access_line(
     context: &Context,
     client_id: Option<&str>,
 ) {
+    if !enabled!(Level::INFO) {
+        return;
+    }
+    let (status, ms) = (status.as_u16(), took.as_millis() as u64);
+    let (request_id, trace_id) = (&context.request_id, context.trace.id());
+    let tenant = context.caller.get().map(|known| known.tenant);
+    let written = telemetry::line(module_path!(), "request", |line| {
+        let method = printable_text(method.as_str());
+        // A Vec takes whatever is written into it, and a text always has a JSON form.
+        let _ = write!(line, r#","method":"{method}","route":"{route}","status":{status}"#);
+        let _ = write!(line, r#","ms":{ms},"request_id":"{request_id}","trace_id":"{trace_id}""#);
+        if let Some(tenant) = tenant {
+            let _ = write!(line, r#","tenant":"{tenant}""#);
+        }
+        if let Some(client_id) = client_id {
+            line.extend_from_slice(br#","client_request_id":"#);
+            let _ = serde_json::to_writer(line, client_id);
+        }
+    });
+    if written {
+        return;
+    }
     info!(
         method = %printable_text(method.as_str()),
         route,
-        status = status.as_u16(),
-        ms = took.as_millis() as u64,
-        request_id = %context.request_id,
-        trace_id = %context.trace.id(),
-        tenant = context.caller.get().map(|known| tracing::field::display(known.tenant)),
+        status,
+        ms,
+        %request_id,
+        %trace_id,
+        tenant = tenant.map(tracing::field::display),
         client_request_id = client_id,
         "request"
     );
@@ -283,15 +308,4 @@ fn printable_text(text: &str) -> String {
         .take(CLIENT_ID_CHARS_MAX)
         .map(|character| if character.is_ascii_graphic() { character } else { '.' })
         .collect()
-}
-
-fn base62(mut number: u128) -> String {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    // 22 digits hold 128 bits; a fixed width keeps the order of time.
-    let mut text = [b'0'; 22];
-    for digit in text.iter_mut().rev() {
-        *digit = DIGITS[(number % 62) as usize];
-        number /= 62;
-    }
-    text.iter().copied().map(char::from).collect()
 }

@@ -14,9 +14,10 @@ const FILES_MAX: usize = 4;
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Counts a line that found no room or no disk.
-pub(super) fn note_dropped() {
-    DROPPED.fetch_add(1, Ordering::Relaxed);
+/// Counts lines that found no room or no disk.
+pub(super) fn note_dropped(lines: &[u8]) {
+    let count = lines.iter().filter(|&&byte| byte == b'\n').count();
+    DROPPED.fetch_add(count as u64, Ordering::Relaxed);
 }
 
 /// The current file.
@@ -42,10 +43,10 @@ impl LogFile {
         Ok(Self { path, file, bytes, bytes_max })
     }
 
-    /// Appends a line. Where the disk refuses it is dropped and counted: a log must not stop a node.
-    pub(super) fn write(&mut self, line: &[u8]) {
-        if self.bytes + line.len() as u64 > self.bytes_max && self.rotate().is_err() {
-            return note_dropped();
+    /// Appends lines. Where the disk refuses they are dropped and counted: a log must not stop a node.
+    pub(super) fn write(&mut self, lines: &[u8]) {
+        if self.bytes + lines.len() as u64 > self.bytes_max && self.rotate().is_err() {
+            return note_dropped(lines);
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
@@ -55,13 +56,13 @@ impl LogFile {
             );
             self.append(note.as_bytes());
         }
-        self.append(line);
+        self.append(lines);
     }
 
-    fn append(&mut self, line: &[u8]) {
-        match self.file.write_all(line) {
-            Ok(()) => self.bytes += line.len() as u64,
-            Err(_) => note_dropped(),
+    fn append(&mut self, lines: &[u8]) {
+        match self.file.write_all(lines) {
+            Ok(()) => self.bytes += lines.len() as u64,
+            Err(_) => note_dropped(lines),
         }
     }
 

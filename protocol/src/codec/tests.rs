@@ -24,6 +24,17 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[test]
+fn an_entry_of_encoded_proposals_is_the_entry() {
+    for count in [0, 1, 2, 300] {
+        let one = entry(Command::Marker).proposals.remove(0);
+        assert_eq!(one.encode().unwrap().as_ref(), encode_part(&one).unwrap());
+        let whole = Entry { epoch: Epoch(u64::MAX), proposals: vec![one; count] };
+        let parts: Vec<_> = whole.proposals.iter().map(|one| one.encode().unwrap()).collect();
+        assert_eq!(Entry::encode(whole.epoch, &parts), encode(&whole));
+    }
+}
+
 /// Bytes that released nodes have on disk. A line here is never changed, only added.
 #[test]
 fn golden_bytes_stay() {

@@ -6,6 +6,8 @@
 //! absent `key_id` as the empty text) and preceded by its length in bytes as eight bytes, most
 //! significant first. The first record's `prev` is 64 zeros.
 
+use std::fmt::{Display, Write as _};
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
@@ -129,31 +131,93 @@ impl Record {
     /// The hash that its fields make.
     #[must_use]
     pub fn computed(&self) -> Digest {
-        let mut hasher = Sha256::new();
-        let key_id = self.key_id.map(|id| id.to_string()).unwrap_or_default();
-        for text in [
-            &self.prev,
-            &self.seq.to_string(),
-            &self.time,
-            &self.index.to_string(),
-            &self.request_id,
-            &self.actor,
-            &key_id,
-            &self.method,
-            &self.path,
-            &self.address,
-            &self.request_sha256,
-            &self.status.to_string(),
-            &self.code,
-            &self.response_sha256,
-            &self.ms.to_string(),
-            &self.flags.join(","),
-            &self.count.to_string(),
-        ] {
-            hasher.update((text.len() as u64).to_be_bytes());
-            hasher.update(text);
+        let mut parts = Parts::default();
+        parts.text(&self.prev);
+        parts.shown(self.seq);
+        parts.text(&self.time);
+        parts.shown(self.index);
+        parts.text(&self.request_id);
+        parts.text(&self.actor);
+        parts.optional(self.key_id);
+        for text in [&self.method, &self.path, &self.address, &self.request_sha256] {
+            parts.text(text);
         }
-        Digest(hasher.finalize().into())
+        parts.shown(self.status);
+        parts.text(&self.code);
+        parts.text(&self.response_sha256);
+        parts.shown(self.ms);
+        parts.text(&self.flags.join(","));
+        parts.shown(self.count);
+        parts.digest()
+    }
+}
+
+impl Linked {
+    /// The hash of the record as it would be shown. Every request that changes something has one made, so
+    /// the shown form is not.
+    #[must_use]
+    pub fn computed(&self) -> Digest {
+        let (record, note) = (&self.record, &self.record.note);
+        let mut parts = Parts::default();
+        parts.shown(self.prev);
+        parts.shown(record.seq);
+        parts.shown(record.time);
+        parts.shown(record.index);
+        parts.text(&note.request);
+        parts.text(&note.actor);
+        parts.optional(note.key.map(|key| key.0));
+        for text in [&note.method, &note.path, &note.address] {
+            parts.text(text);
+        }
+        parts.shown(note.body);
+        parts.shown(record.status);
+        parts.text(&record.code);
+        parts.shown(record.response);
+        parts.shown(note.ms);
+        let [once, replayed] = FLAGS;
+        parts.text(match (note.once, record.replayed) {
+            (false, false) => "",
+            (true, false) => once,
+            (false, true) => replayed,
+            (true, true) => "once,replayed",
+        });
+        parts.shown(record.count);
+        parts.digest()
+    }
+}
+
+/// Hashes texts with their lengths.
+#[derive(Default)]
+struct Parts {
+    hasher: Sha256,
+    /// Where what is no text is written first.
+    scratch: String,
+}
+
+impl Parts {
+    fn text(&mut self, text: &str) {
+        self.hasher.update((text.len() as u64).to_be_bytes());
+        self.hasher.update(text);
+    }
+
+    fn shown(&mut self, value: impl Display) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        // A string takes whatever is written into it.
+        let _ = write!(scratch, "{value}");
+        self.text(&scratch);
+        self.scratch = scratch;
+    }
+
+    fn optional(&mut self, value: Option<u32>) {
+        match value {
+            Some(value) => self.shown(value),
+            None => self.text(""),
+        }
+    }
+
+    fn digest(self) -> Digest {
+        Digest(self.hasher.finalize().into())
     }
 }
 

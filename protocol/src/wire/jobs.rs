@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::scan::{Provenance, Verdict};
@@ -114,7 +115,7 @@ pub struct Label {
 }
 
 /// One document's result.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 pub struct Record {
     pub doc_id: String,
     /// `done` or `failed`.
@@ -123,17 +124,81 @@ pub struct Record {
     #[serde(flatten)]
     #[schema(value_type = Option<Verdict>)]
     pub verdict: Option<Arc<Verdict>>,
-    /// What a classifier says, in the order of its labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What a classifier says, in the order of its labels; absent where it says nothing.
+    #[serde(default)]
     pub labels: Option<Vec<Label>>,
-    /// What an encoder says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What an encoder says; absent where it says nothing.
+    #[serde(default)]
     pub embedding: Option<Vec<f32>>,
     /// The attempt of the task that made it.
     pub attempt: u32,
     #[serde(flatten)]
     pub provenance: Provenance,
-    /// Why the document failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why the document failed; absent when it did not.
+    #[serde(default)]
     pub error: Option<String>,
+}
+
+/// The fields of what is flattened are written here; see [`Verdict`].
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { doc_id, status, verdict, labels, embedding, attempt, provenance, error } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("doc_id", doc_id)?;
+        map.serialize_entry("status", status)?;
+        if let Some(verdict) = verdict {
+            verdict.write(&mut map)?;
+        }
+        if let Some(labels) = labels {
+            map.serialize_entry("labels", labels)?;
+        }
+        if let Some(embedding) = embedding {
+            map.serialize_entry("embedding", embedding)?;
+        }
+        map.serialize_entry("attempt", attempt)?;
+        provenance.write(&mut map)?;
+        if let Some(error) = error {
+            map.serialize_entry("error", error)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::scan::tests::{PROVENANCE, VERDICT, provenance, verdict};
+
+    #[test]
+    fn records_are_written_as_they_are_read() {
+        let done = Record {
+            doc_id: "d".to_owned(),
+            status: "done".to_owned(),
+            verdict: Some(verdict()),
+            labels: None,
+            embedding: None,
+            attempt: 2,
+            provenance: provenance(),
+            error: None,
+        };
+        let label = Label { label: "l".to_owned(), score: 0.5 };
+        let failed = Record {
+            verdict: None,
+            labels: Some(vec![label]),
+            embedding: Some(vec![1.5]),
+            error: Some("why".to_owned()),
+            ..done.clone()
+        };
+        let head = r#"{"doc_id":"d","status":"done","#;
+        let texts = [
+            format!(r#"{head}{VERDICT},"attempt":2,{PROVENANCE}}}"#),
+            format!(
+                r#"{head}"labels":[{{"label":"l","score":0.5}}],"embedding":[1.5],"attempt":2,{PROVENANCE},"error":"why"}}"#
+            ),
+        ];
+        for (record, text) in [done, failed].into_iter().zip(texts) {
+            assert_eq!(serde_json::to_string(&record).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 /// Strength of each detector, 0 to 1.
@@ -58,8 +59,34 @@ pub struct Provenance {
     pub sha256: String,
 }
 
+// What serde makes of a flattened struct goes through a serializer of its own, field by field: a third of
+// the time of an answer. So those that hold one write its fields themselves.
+
+impl Verdict {
+    pub(super) fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        let Self { risk, quarantine, reasons, action, signals, confidence, spans } = self;
+        map.serialize_entry("risk", risk)?;
+        map.serialize_entry("quarantine", quarantine)?;
+        map.serialize_entry("reasons", reasons)?;
+        map.serialize_entry("action", action)?;
+        map.serialize_entry("signals", signals)?;
+        map.serialize_entry("confidence", confidence)?;
+        map.serialize_entry("spans", spans)
+    }
+}
+
+impl Provenance {
+    pub(super) fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        let Self { model, engine, cached, sha256 } = self;
+        map.serialize_entry("model", model)?;
+        map.serialize_entry("engine", engine)?;
+        map.serialize_entry("cached", cached)?;
+        map.serialize_entry("sha256", sha256)
+    }
+}
+
 /// One document of a scan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 pub struct ScanResult {
     pub doc_id: String,
     #[serde(flatten)]
@@ -67,6 +94,17 @@ pub struct ScanResult {
     pub verdict: Arc<Verdict>,
     #[serde(flatten)]
     pub provenance: Provenance,
+}
+
+impl Serialize for ScanResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { doc_id, verdict, provenance } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("doc_id", doc_id)?;
+        verdict.write(&mut map)?;
+        provenance.write(&mut map)?;
+        map.end()
+    }
 }
 
 /// Totals of a scan, over all its pages.
@@ -92,7 +130,7 @@ pub struct ScanAnswer {
 }
 
 /// One text of an analysis.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 pub struct AnalyzeResult {
     pub text_id: usize,
     #[serde(flatten)]
@@ -102,8 +140,66 @@ pub struct AnalyzeResult {
     pub provenance: Provenance,
 }
 
+impl Serialize for AnalyzeResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { text_id, verdict, provenance } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("text_id", text_id)?;
+        verdict.write(&mut map)?;
+        provenance.write(&mut map)?;
+        map.end()
+    }
+}
+
 /// Answer of `POST /v1/analyze`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AnalyzeAnswer {
     pub results: Vec<AnalyzeResult>,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::wire) fn verdict() -> Arc<Verdict> {
+        let signals = Signals {
+            heuristic: 0.5,
+            embedding: 0.25,
+            unicode: 0.0,
+            compression_bomb: 0.0,
+            homoglyphs: 1.0,
+        };
+        Arc::new(Verdict {
+            risk: 7,
+            quarantine: false,
+            reasons: vec!["\"r\"".to_owned()],
+            action: "allow".to_owned(),
+            signals,
+            confidence: 0.75,
+            spans: Vec::new(),
+        })
+    }
+
+    pub(in crate::wire) fn provenance() -> Provenance {
+        let (model, engine) = ("m@1".into(), "e".into());
+        Provenance { model, engine, cached: true, sha256: "00".to_owned() }
+    }
+
+    /// As serde flattens it.
+    pub(in crate::wire) const VERDICT: &str = r#""risk":7,"quarantine":false,"reasons":["\"r\""],"action":"allow","signals":{"heuristic":0.5,"embedding":0.25,"unicode":0.0,"compression_bomb":0.0,"homoglyphs":1.0},"confidence":0.75,"spans":[]"#;
+    pub(in crate::wire) const PROVENANCE: &str =
+        r#""model":"m@1","engine":"e","cached":true,"sha256":"00""#;
+
+    #[test]
+    fn results_are_written_as_they_are_read() {
+        let scanned =
+            ScanResult { doc_id: "d".to_owned(), verdict: verdict(), provenance: provenance() };
+        let text = serde_json::to_string(&scanned).unwrap();
+        assert_eq!(text, format!(r#"{{"doc_id":"d",{VERDICT},{PROVENANCE}}}"#));
+        assert_eq!(serde_json::from_str::<ScanResult>(&text).unwrap(), scanned);
+        let analyzed = AnalyzeResult { text_id: 3, verdict: verdict(), provenance: provenance() };
+        let text = serde_json::to_string(&analyzed).unwrap();
+        assert_eq!(text, format!(r#"{{"text_id":3,{VERDICT},{PROVENANCE}}}"#));
+        assert_eq!(serde_json::from_str::<AnalyzeResult>(&text).unwrap(), analyzed);
+    }
 }

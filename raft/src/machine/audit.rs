@@ -2,7 +2,6 @@
 //! hash covers the one before it.
 
 use protocol::audit::{Call, Command, Linked, Note, Page, Record, Wanted, told};
-use protocol::wire::audit as wire;
 use protocol::{Applied, Digest, Outcome, Refusal, Reply, Stamp, TenantId, codec};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -112,7 +111,7 @@ impl Book {
         let ending = self.heads.row(tenant);
         let seq = ending.seq + 1;
         let linked = Linked { record: record(seq), prev: ending.hash, hash: NOTHING };
-        let hash = wire::Record::of(&linked).computed();
+        let hash = linked.computed();
         *ending = Ending { seq, hash };
         match codec::encode(&linked.record) {
             Ok(bytes) => self.records.insert((tenant, seq), Kept { hash, bytes: bytes.into() }),

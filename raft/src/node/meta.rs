@@ -63,7 +63,7 @@ impl Host {
             let at = meta.view().time.max((self.clock)());
             let nodes::Request { command, once, note } = request.clone();
             let proposal = Proposal { at: Stamp::at(at), once, command, note };
-            return meta.propose(owner.epoch, proposal).await;
+            return meta.propose(owner.epoch, proposal.encode()?).await;
         }
         let leader = leadership.leader.filter(|&leader| leader != self.life.node);
         self.propose_meta_through(leader.ok_or(not_leader)?, request).await

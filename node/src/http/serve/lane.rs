@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use actors::grants::{Admitted, Grants, Pass};
 use bytes::BytesMut;
 use prometheus::{Histogram, IntCounter};
+use protocol::id::base62_digits;
 use protocol::peer::LimitState;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -256,19 +257,10 @@ impl Local {
 
     /// 22 digits of a `UUIDv7`, as `context::request_id` writes it.
     fn request_id(&mut self, out: &mut BytesMut) {
-        const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-        const HALF: u128 = 62u128.pow(11);
         let ms = u128::from(self.now_ms());
         let low = u128::from(self.random.next_u64() >> 2) | 0b10 << 62;
         let id = ms << 80 | 0x7 << 76 | u128::from(self.random.next_u32() & 0xfff) << 64 | low;
-        let mut text = [0; 22];
-        for (half, mut number) in [(0, (id / HALF) as u64), (11, (id % HALF) as u64)] {
-            for digit in text[half..half + 11].iter_mut().rev() {
-                *digit = DIGITS[(number % 62) as usize];
-                number /= 62;
-            }
-        }
-        out.extend_from_slice(&text);
+        out.extend_from_slice(&base62_digits(id));
     }
 
     /// A trace of its own: the lane takes no request that belongs to one.
