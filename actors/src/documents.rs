@@ -8,6 +8,7 @@ use protocol::wire::scan::{Provenance, Signals, Span, Verdict};
 use protocol::{Digest, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::blobs::BLOB_BYTES_MAX;
 use crate::cache::{Made, Scored};
 use crate::inference::{self, ModelIdentity, Severity};
 
@@ -28,14 +29,21 @@ pub struct BadLine {
 
 /// One line per item.
 #[must_use]
-pub fn lines<T: Serialize>(items: &[T]) -> Bytes {
+pub fn lines<T: Serialize>(items: impl IntoIterator<Item = T>) -> Bytes {
+    let mut items = items.into_iter();
     let mut out = Vec::new();
-    for item in items {
+    let write = |item: T, out: &mut Vec<u8>| {
         // A struct of text and numbers always has a JSON form, and a Vec never fails to grow.
-        if serde_json::to_writer(&mut out, item).is_ok() {
+        if serde_json::to_writer(&mut *out, &item).is_ok() {
             out.push(b'\n');
         }
+    };
+    if let Some(first) = items.next() {
+        write(first, &mut out);
+        // Most are about as long, and to grow is to copy.
+        out.reserve(out.len().saturating_mul(items.size_hint().0).min(BLOB_BYTES_MAX));
     }
+    items.for_each(|item| write(item, &mut out));
     Bytes::from(out)
 }
 

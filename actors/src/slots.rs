@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{error, warn};
 
 use crate::bounded::{BoundedRef, Counted, NotSent, Slot};
+use crate::documents::Maker;
 use crate::figures::figures;
 use crate::inference::{ModelIdentity, Scanner, Verdict};
 use crate::models::{Loaded, Scored};
@@ -102,6 +103,7 @@ pub struct Settings {
 pub struct Slots {
     slots: Arc<Vec<(BoundedRef<Batch>, Arc<Busy>)>>,
     identity: Arc<ModelIdentity>,
+    maker: Maker,
     settings: Settings,
     /// Documents that wait or run.
     documents: Arc<AtomicU64>,
@@ -114,6 +116,7 @@ impl Slots {
     /// Starts a supervisor with one actor per slot below it.
     pub async fn start(scanner: Scanner, settings: Settings) -> Result<Self, ActorProcessingErr> {
         let identity = Arc::new(scanner.identity().clone());
+        let maker = Maker::new(&identity);
         let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await?;
         let pace = Arc::new(Pace::first(settings.delay));
         let mut slots = Vec::new();
@@ -125,7 +128,8 @@ impl Slots {
             slots.push((BoundedRef::new(actor, BATCHES_MAX), busy));
         }
         let (documents, stirred) = (Arc::default(), Arc::default());
-        Ok(Self { slots: Arc::new(slots), identity, settings, documents, stirred, pace })
+        let slots = Arc::new(slots);
+        Ok(Self { slots, identity, maker, settings, documents, stirred, pace })
     }
 
     /// Scans texts on the slot with the shortest queue; one outcome per text, in order.
@@ -187,6 +191,12 @@ impl Slots {
     #[must_use]
     pub fn identity(&self) -> &ModelIdentity {
         &self.identity
+    }
+
+    /// What makes the results of the built-in model.
+    #[must_use]
+    pub fn maker(&self) -> &Maker {
+        &self.maker
     }
 
     /// How the slots were set up.

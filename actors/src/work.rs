@@ -220,15 +220,15 @@ impl Runner {
         let (ids, texts): (Vec<_>, Vec<_>) =
             documents.into_iter().map(|document| (document.id, document.content)).unzip();
         let scored = self.score(task, texts.into()).await?;
-        let maker = documents::Maker::new(self.inner.slots.identity());
+        let maker = self.inner.slots.maker();
         let mut result = TaskResult::none(task.input);
-        let mut records = Vec::with_capacity(ids.len());
-        for (id, scored) in ids.into_iter().zip(scored) {
+        // A record is a line as soon as it is made: they are many.
+        let lines = documents::lines(ids.into_iter().zip(scored).map(|(id, scored)| {
             count(&mut result, &scored);
-            records.push(maker.record(id, scored, task.attempt));
-        }
+            maker.record(id, scored, task.attempt)
+        }));
         timer.observe_duration();
-        let output = blobs.put(group, task.tenant, documents::lines(&records)).await;
+        let output = blobs.put(group, task.tenant, lines).await;
         Ok(TaskResult { output: output.map_err(text)?, ..result })
     }
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 
 use actors::cache::{Made, Names, Scored, Tally, Whose};
 use actors::documents::Maker;
-use actors::inference::ModelIdentity;
 use actors::pepper::Pepper;
 use actors::scans::Placed;
 use actors::slots::{Scanned, SlotError};
@@ -221,7 +220,7 @@ async fn admit_and_scan(
     let written = admitted?.written()?;
     let scores = scored.and_then(|scored| {
         let nodes = nodes.into_inner().unwrap_or_else(|_| std::process::abort());
-        Ok(Scores { verdicts: shown(slots.identity(), scored, &written)?, nodes })
+        Ok(Scores { verdicts: shown(slots.maker(), scored, &written)?, nodes })
     });
     // It is committed and counted: whoever asks again with its Idempotency-Key pays no more.
     let scores = scores.map_err(|problem| problem.outcome(Outcome::Unknown))?;
@@ -256,13 +255,8 @@ async fn compute(
 }
 
 /// The results as they are told: whoever asks again is told the same of the cache as the first time.
-fn shown(
-    identity: &ModelIdentity,
-    scored: Vec<Scored>,
-    written: &Written,
-) -> Result<Vec<Shown>, Problem> {
+fn shown(maker: &Maker, scored: Vec<Scored>, written: &Written) -> Result<Vec<Shown>, Problem> {
     let Reply::Scanned(cached) = &written.reply else { return Err(Problem::new(Code::Internal)) };
-    let maker = Maker::new(identity);
     let one = |(number, scored): (usize, Scored)| {
         // A text that the model cannot score is a defect; it must not pass as harmless.
         let made = scored.result.map(|entry| entry.made);

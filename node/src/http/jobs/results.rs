@@ -111,13 +111,13 @@ async fn load(
     };
     let content = app.system.blobs.get(group, tenant, input).await?;
     let documents = documents::read(&content).map_err(std::io::Error::other)?;
-    let maker = documents::Maker::new(app.system.slots.identity());
+    let maker = app.system.slots.maker();
     let failed = |document: &documents::Document| {
         let sha256 = actors::blobs::sha256(document.content.as_bytes());
         let scored = Scored { sha256, result: Err(why.clone()), cached: false };
         maker.record(document.id.clone(), scored, attempt)
     };
-    Ok(documents::lines(&documents.iter().map(failed).collect::<Vec<_>>()))
+    Ok(documents::lines(documents.iter().map(failed)))
 }
 
 /// A page of records. The cursor is the number of the last document shown.
