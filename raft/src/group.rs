@@ -5,27 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ReadPolicy;
 use openraft::{Instant as _, ServerState};
 use protocol::codec::CodecError;
 use protocol::command::Encoded;
-use protocol::owner::{Epoch, OpenOwner, Owner};
-use protocol::{
-    Applied, Command, Effect, Entry, GroupId, NodeId, Proposal, ReplicaId, Reply, Stamp, codec,
-};
+use protocol::owner::{Epoch, Owner};
+use protocol::{Applied, Effect, GroupId, NodeId, ReplicaId, codec};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
 use crate::apply::{Shared, View};
 use crate::checkpoint::Reader;
 use crate::checkpoint::keeper::{Figures, Keeper};
 use crate::heard::Heard;
 use crate::proposer::{self, Proposer};
-use crate::types::{Payload, Raft};
+use crate::types::Raft;
+
+mod leadership;
 
 /// How long an exact read may take to hear from a quorum.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -136,7 +134,7 @@ impl Group {
         let (raft, shared) = (keeper.raft.clone(), keeper.shared.clone());
         let (published, leadership) = watch::channel(Leadership::default());
         let proposer = proposer::start(id, raft.clone());
-        let watched = watch_leadership(id, life, raft.clone(), shared.clone(), published);
+        let watched = leadership::watch(id, life, raft.clone(), shared.clone(), published);
         let stopped = Arc::new(AtomicBool::new(false));
         let on_purpose = Arc::clone(&stopped);
         tokio::spawn(async move {
@@ -431,76 +429,4 @@ pub(crate) struct Settled {
     pub(crate) index: u64,
     pub(crate) voting: BTreeSet<ReplicaId>,
     pub(crate) members: BTreeSet<ReplicaId>,
-}
-
-/// Follows elections; opens the ownership when this node has won one.
-async fn watch_leadership(
-    group: GroupId,
-    life: Life,
-    raft: Raft,
-    shared: Shared,
-    published: watch::Sender<Leadership>,
-) {
-    let mut metrics = raft.server_metrics();
-    loop {
-        let (leads, term, leader) = {
-            let metrics = metrics.borrow_and_update();
-            let leader = metrics.current_leader.and_then(|replica| {
-                metrics.membership_config.membership().get_node(&replica).map(|at| at.node)
-            });
-            let leads = metrics.state == ServerState::Leader;
-            (leads, metrics.vote.leader_id.term, leader)
-        };
-        let open = published.borrow().owned.filter(|owner| leads && owner.term == term);
-        publish(&published, Leadership { leader, owned: open });
-        if leads && open.is_none() {
-            if let Some(owner) = open_owner(life, term, &raft, &shared).await {
-                info!(%group, term, epoch = owner.epoch.0, "ownership opened");
-                publish(&published, Leadership { leader: Some(life.node), owned: Some(owner) });
-            }
-            // Leadership may have been lost meanwhile: look again before waiting.
-            if raft.server_metrics().borrow_watched().vote.leader_id.term == term
-                && published.borrow().owned.is_none()
-            {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            if published.borrow().owned.is_none() {
-                continue;
-            }
-        }
-        if metrics.changed().await.is_err() {
-            publish(&published, Leadership::default());
-            return;
-        }
-    }
-}
-
-fn publish(published: &watch::Sender<Leadership>, now: Leadership) {
-    published.send_if_modified(|seen| {
-        let changed = *seen != now;
-        *seen = now;
-        changed
-    });
-}
-
-async fn open_owner(life: Life, term: u64, raft: &Raft, shared: &Shared) -> Option<Owner> {
-    let open = OpenOwner { node: life.node, incarnation: life.incarnation, term };
-    let at = Stamp::at(shared.view().time);
-    let proposal = Proposal::new(at, Command::OpenOwner(open));
-    let entry = Entry { epoch: Epoch::default(), proposals: vec![proposal] };
-    let payload = Payload(Bytes::from(codec::encode(&entry).ok()?));
-    match raft.client_write(payload).await {
-        Ok(response) => {
-            let applied = response.data.applied.into_iter().next()?;
-            match applied.outcome {
-                Ok(Reply::Opened(owner)) => Some(owner),
-                Ok(_) | Err(_) => None,
-            }
-        }
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => None,
-        Err(error) => {
-            debug!(%error, "ownership not opened");
-            None
-        }
-    }
 }
