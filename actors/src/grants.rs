@@ -14,7 +14,6 @@ use bytes::Bytes;
 use protocol::jobs::Worker;
 use protocol::keys::ApiKey;
 use protocol::peer::{Answer, Ask, Recall};
-use protocol::wire::limits::policy_field;
 use protocol::{Digest, GroupId, TenantId, codec};
 use tokio::sync::Semaphore;
 
@@ -30,15 +29,18 @@ mod lease;
 mod pass;
 mod slabs;
 mod table;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use lease::OWNER_LEASE;
 pub use pass::{Admitted, Pass};
 pub use slabs::{Held, Spent};
+pub use terms::Tight;
 
 use lease::GroupLease;
 use table::Table;
+use terms::Terms;
 
 /// Envelope kind: a [`Recall`], answered when nothing of it is held any more.
 pub(crate) const KIND_RECALL: u16 = 4;
@@ -136,16 +138,24 @@ impl Grants {
         self.inner.table.get(&digest).filter(|pass| pass.holds(clock::boot_us()))
     }
 
-    /// Admits a request of `units` without asking anybody; `None` when that cannot be done here and
-    /// now, which refuses nothing.
+    /// Admits a request of `units` without asking anybody, and answers it while the pass is at hand;
+    /// `None` when that cannot be done here and now, which refuses nothing. `answer` must not wait.
     #[must_use]
-    pub fn admit(&self, credential: &str, units: u64) -> Option<(Arc<Pass>, Admitted)> {
-        let pass = self.warm(credential)?;
-        let admitted = pass.spend(units)?;
-        figures().grants.hits.inc();
-        figures().grants.admitted(admitted.tight.is_some());
-        self.prefetch(&pass);
-        Some((pass, admitted))
+    pub fn admit<R>(
+        &self,
+        credential: &str,
+        units: u64,
+        answer: impl FnOnce(&Pass, &Admitted) -> R,
+    ) -> Option<R> {
+        let digest = self.pepper()?.key(credential);
+        let admit = |pass: &Arc<Pass>| {
+            let admitted = pass.spend(units)?;
+            figures().grants.hits.inc();
+            figures().grants.admitted(admitted.tight.is_some());
+            self.prefetch(pass);
+            Some(answer(pass, &admitted))
+        };
+        self.inner.table.with(&digest, admit)?
     }
 
     /// Whose key it is. Asks the owner when it is not held here.
@@ -190,8 +200,8 @@ impl Grants {
         let ask = Ask::View { worker: self.inner.me, lease: id, tenant, digest };
         let answer = router.ask(group, ask).await.answered.map_err(NoPass::Unanswered)?;
         if let Answer::View(view) = answer {
-            let policies = self.inner.table.share(policy_field(&view.limits));
-            let pass = Arc::new(Pass::new(*view, policies, digest, lease, asked_us));
+            let terms = self.inner.table.share(Terms::of(&view.limits));
+            let pass = Arc::new(Pass::new(*view, terms, digest, lease, asked_us));
             return Ok(self.inner.table.insert(fence, pass));
         }
         if answer != Answer::NoLease {

@@ -4,8 +4,8 @@
 //! in force. So tokens are taken first and the clock is read after: a thread that was paused in
 //! between finds its time over.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::peer::{Admission, Caller, LimitState, View};
@@ -14,6 +14,7 @@ use protocol::{Digest, NodeId, Refusal};
 use tokio::sync::Notify;
 
 use super::lease::GroupLease;
+use super::terms::{Terms, Tight, TightWord};
 use crate::clock;
 
 /// No end.
@@ -21,10 +22,10 @@ const NEVER: u64 = u64::MAX;
 
 /// A key that may be used here, while it holds.
 ///
-/// What each request looks at comes first, side by side: with many keys in use, every line of memory is
+/// What each request looks at comes first, on two lines of memory: with many keys in use, every line is
 /// fetched from afar.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Pass {
     pub(super) digest: Digest,
     admission: Admission,
@@ -32,24 +33,28 @@ pub struct Pass {
     dead: AtomicBool,
     /// An ask for more is under way.
     pub(super) asking: AtomicBool,
+    /// So long before the slab is over it is time to ask how long the window really is; 0 for never.
+    ahead_us: AtomicU32,
     ends_us: u64,
     /// Requests that may be admitted.
     left: AtomicU64,
     slab_ends_us: AtomicU64,
-    /// When it is time to ask how long the window really is.
-    look_at_us: AtomicU64,
+
     last_used_us: AtomicU64,
-    /// Admitted since the last ask.
-    pub(super) spent: AtomicU64,
     /// What the owner said is left beside all slabs.
     room: AtomicU64,
     /// How large the last slab was.
     granted: AtomicU64,
+    /// What was tight when the last slab came: a [`TightWord`].
+    tight: AtomicU64,
     pub(super) lease: Arc<GroupLease>,
-    /// What every answer says of the limits.
-    policies: Arc<str>,
-    /// When the last slab came, and what was tight then.
-    slab: Mutex<LastSlab>,
+    terms: Arc<Terms>,
+    dry_until_us: AtomicU64,
+    /// What was left when the owner was last asked, with what has come since.
+    had: AtomicU64,
+
+    /// When the last slab was asked for.
+    granted_at_us: AtomicU64,
     /// Of the ask that brought what is here; 0 when the owner knows of nothing here.
     slab_number: AtomicU64,
     /// When the window is over at the latest that the slab was cut from.
@@ -57,10 +62,12 @@ pub struct Pass {
     /// An ask has ended.
     pub(super) asked: Notify,
     dry: Mutex<Option<Dry>>,
-    dry_until_us: AtomicU64,
     /// Apart, so that more passes fit into a page.
     view: Box<View>,
 }
+
+const _: () =
+    assert!(std::mem::offset_of!(Pass, granted_at_us) == 2 * 64, "two lines are looked at");
 
 /// This long before a slab is over, its owner is asked whether the window really is.
 const LOOK_AHEAD_US: u64 = 100_000;
@@ -68,14 +75,6 @@ const LOOK_AHEAD_US: u64 = 100_000;
 const SHORT_US: u64 = 50_000;
 /// A slab of this share of what the owner has left is no hoard.
 const CRUMB: u64 = 512;
-
-/// What was granted last.
-#[derive(Debug, Default, Clone, Copy)]
-struct LastSlab {
-    at_us: u64,
-    /// The policy that had the least left then.
-    tight: Option<LimitState>,
-}
 
 #[derive(Debug, Clone)]
 struct Dry {
@@ -86,9 +85,8 @@ struct Dry {
 /// A request that was admitted here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// The policy with the least left, with what is left as far as this node knows; `None` when nothing
-    /// limits.
-    pub tight: Option<LimitState>,
+    /// The policy with the least left; `None` when nothing limits.
+    pub tight: Option<Tight>,
     /// The node that decides.
     pub owner: Option<NodeId>,
 }
@@ -103,10 +101,10 @@ impl std::ops::Deref for Pass {
 
 impl Pass {
     /// `asked_us` is when the view was asked for: it holds from then, not from when it came.
-    /// `policies` is the value of `RateLimit-Policy`.
+    /// `terms` are those of its limits.
     pub(super) fn new(
         view: View,
-        policies: Arc<str>,
+        terms: Arc<Terms>,
         digest: Digest,
         lease: Arc<GroupLease>,
         asked_us: u64,
@@ -118,22 +116,23 @@ impl Pass {
             may_work: matches!(view.caller.status, Status::Trial | Status::Active),
             dead: AtomicBool::new(false),
             asking: AtomicBool::new(false),
+            ahead_us: AtomicU32::new(0),
             ends_us,
             left: AtomicU64::new(0),
             slab_ends_us: AtomicU64::new(0),
-            look_at_us: AtomicU64::new(NEVER),
             last_used_us: AtomicU64::new(asked_us),
-            spent: AtomicU64::new(0),
             room: AtomicU64::new(0),
             granted: AtomicU64::new(0),
+            tight: AtomicU64::new(TightWord::NONE.0),
             lease,
-            policies,
-            slab: Mutex::default(),
+            terms,
+            dry_until_us: AtomicU64::new(0),
+            had: AtomicU64::new(0),
+            granted_at_us: AtomicU64::new(0),
             slab_number: AtomicU64::new(0),
             window_ends_us: AtomicU64::new(0),
             asked: Notify::new(),
             dry: Mutex::default(),
-            dry_until_us: AtomicU64::new(0),
             view: Box::new(view),
         }
     }
@@ -160,7 +159,7 @@ impl Pass {
     /// The value of `RateLimit-Policy` in answers to what slabs admit.
     #[must_use]
     pub fn policies(&self) -> &str {
-        &self.policies
+        &self.terms.text
     }
 
     /// Whether the tenant's state lets the key do work.
@@ -193,23 +192,19 @@ impl Pass {
 
     fn take(&self, units: u64) -> Option<()> {
         let less = |left: u64| left.checked_sub(units);
-        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok()?;
-        self.spent.fetch_add(units, Ordering::Relaxed);
-        Some(())
+        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok().map(drop)
     }
 
     fn admitted(&self, now_us: u64) -> Admitted {
-        if self.admission == Admission::Unlimited {
-            return Admitted { tight: None, owner: self.lease.owner() };
-        }
-        let slab = *self.last_slab();
-        let left = self.left.load(Ordering::Relaxed);
-        let remaining = left.saturating_add(self.room.load(Ordering::Relaxed));
-        let passed_ms = now_us.saturating_sub(slab.at_us) / 1000;
-        let tight = slab.tight.map(|state| {
+        let word = TightWord(self.tight.load(Ordering::Relaxed));
+        let tight = word.read().filter(|_| self.admission != Admission::Unlimited);
+        let tight = tight.and_then(|(place, resets_us)| {
+            let &(policy, limit) = self.terms.limits.get(place)?;
+            let left = self.left.load(Ordering::Relaxed);
+            let remaining = left.saturating_add(self.room.load(Ordering::Relaxed));
             // This request is used at least.
-            let reset_ms = state.reset_ms.saturating_sub(passed_ms).max(1);
-            LimitState { remaining, reset_ms, ..state }
+            let reset_ms = (resets_us.saturating_sub(now_us) / 1000).max(1);
+            Some(Tight { policy, limit, remaining, reset_ms })
         });
         Admitted { tight, owner: self.lease.owner() }
     }
@@ -227,11 +222,23 @@ impl Pass {
 
     /// Since when the slab that came last holds.
     pub(super) fn granted_at_us(&self) -> u64 {
-        self.last_slab().at_us
+        self.granted_at_us.load(Ordering::Relaxed)
     }
 
-    fn last_slab(&self) -> MutexGuard<'_, LastSlab> {
-        self.slab.lock().unwrap_or_else(|_| std::process::abort())
+    /// Requests admitted since this was last asked.
+    pub(super) fn take_spent(&self) -> u64 {
+        let left = self.left();
+        self.had.swap(left, Ordering::Relaxed).saturating_sub(left)
+    }
+
+    fn add(&self, requests: u64) {
+        self.had.fetch_add(requests, Ordering::Relaxed);
+        self.left.fetch_add(requests, Ordering::AcqRel);
+    }
+
+    fn take_all(&self) -> u64 {
+        self.had.store(0, Ordering::Relaxed);
+        self.left.swap(0, Ordering::AcqRel)
     }
 
     /// Requests that are left here.
@@ -249,15 +256,20 @@ impl Pass {
         now_us: u64,
     ) {
         if slab.voided {
-            self.left.store(0, Ordering::Release);
+            self.take_all();
         }
         self.set_window(slab.window_ms, asked_us, now_us);
-        self.left.fetch_add(slab.granted, Ordering::AcqRel);
+        self.add(slab.granted);
         self.room.store(slab.room, Ordering::Relaxed);
         self.slab_number.store(number, Ordering::Release);
         if slab.granted > 0 {
             self.granted.store(slab.granted, Ordering::Relaxed);
-            *self.last_slab() = LastSlab { at_us: asked_us, tight: slab.tight };
+            self.granted_at_us.store(asked_us, Ordering::Relaxed);
+            let tight = slab.tight.as_ref().and_then(|state| {
+                let resets_us = asked_us.saturating_add(state.reset_ms.saturating_mul(1000));
+                Some(TightWord::new(self.terms.place(state)?, resets_us))
+            });
+            self.tight.store(tight.unwrap_or(TightWord::NONE).0, Ordering::Relaxed);
         }
         if let Some(refusal) = &slab.denied {
             self.set_dry(refusal);
@@ -268,23 +280,24 @@ impl Pass {
     /// before it is worth asking again, until what could be won is not worth the way.
     fn set_window(&self, window_ms: Option<u64>, asked_us: u64, now_us: u64) {
         let Some(window_us) = window_ms.map(|ms| ms * 1000) else {
-            self.look_at_us.store(NEVER, Ordering::Relaxed);
+            self.ahead_us.store(0, Ordering::Relaxed);
             self.window_ends_us.store(0, Ordering::Relaxed);
             self.slab_ends_us.store(NEVER, Ordering::Release);
             return;
         };
         let ends_us = asked_us + window_us / 20 * 19;
         let ahead_us = (window_us / 4).min(LOOK_AHEAD_US);
-        let look_at_us = if window_us < SHORT_US { NEVER } else { ends_us - ahead_us };
-        self.look_at_us.store(look_at_us, Ordering::Relaxed);
+        let ahead_us = if window_us < SHORT_US { 0 } else { ahead_us as u32 };
+        self.ahead_us.store(ahead_us, Ordering::Relaxed);
         self.window_ends_us.store(now_us + window_us, Ordering::Relaxed);
         self.slab_ends_us.store(ends_us, Ordering::Release);
     }
 
     /// Whether the time of the slab is nearly over, as of the last request.
     pub(super) fn is_ending(&self) -> bool {
+        let ahead_us = u64::from(self.ahead_us.load(Ordering::Relaxed));
         let now_us = self.last_used_us.load(Ordering::Relaxed);
-        now_us >= self.look_at_us.load(Ordering::Relaxed)
+        ahead_us > 0 && now_us + ahead_us >= self.slab_ends_us.load(Ordering::Relaxed)
     }
 
     /// How long to wait for the next window, when that is not long and the slab is over.
@@ -348,25 +361,25 @@ impl Pass {
 
     /// Takes out all that is left, to be given back with the next ask.
     pub(super) fn take_left(&self) -> u64 {
-        self.left.swap(0, Ordering::AcqRel)
+        self.take_all()
     }
 
     /// The ask was not heard, and it is as it was.
     pub(super) fn put_left(&self, left: u64) {
-        self.left.fetch_add(left, Ordering::AcqRel);
+        self.add(left);
     }
 
     /// Takes out all that is left, to be given back: the number of its ask, and how much. None when the
     /// owner knows of nothing here.
     pub(super) fn take_slab(&self) -> Option<(u64, u64)> {
         let number = self.slab_number.swap(0, Ordering::AcqRel);
-        let left = self.left.swap(0, Ordering::AcqRel);
+        let left = self.take_all();
         (number != 0).then_some((number, left))
     }
 
     /// It could not be given back, and is as it was.
     pub(super) fn put_slab(&self, number: u64, left: u64) {
-        self.left.fetch_add(left, Ordering::AcqRel);
+        self.add(left);
         self.slab_number.store(number, Ordering::Release);
     }
 

@@ -266,7 +266,7 @@ impl Grants {
     /// As much as will be used in [`SLAB_US`] at the pace since the last slab, or in [`SMALL_US`] if
     /// that is little.
     fn wanted(&self, pass: &Pass, now_us: u64) -> u64 {
-        let spent = pass.spent.swap(0, Ordering::Relaxed);
+        let spent = pass.take_spent();
         let took_us = now_us.saturating_sub(pass.granted_at_us()).max(1_000);
         let within = |us: u64| {
             let spent = u128::from(spent) * u128::from(us) / u128::from(took_us);

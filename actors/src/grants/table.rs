@@ -1,6 +1,6 @@
 //! The passes of a node, by the digest of their keys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use protocol::Digest;
 
 use super::pass::Pass;
+use super::terms::Terms;
 
 /// Passes of one node, at most; beyond it those that were not used for longest go first.
 pub(super) const PASSES_MAX: usize = 200_000;
 /// Locks that the passes are divided over.
 const PARTS: usize = 64;
 
-/// Texts of limits that passes share. Passes with texts beyond that have their own.
-const TEXTS_MAX: usize = 1_024;
+/// Terms that passes share. Passes with terms beyond that have their own.
+const TERMS_MAX: usize = 1_024;
 
 /// A digest is evenly distributed: eight bytes of it are as good as any hash.
 #[derive(Debug, Default)]
@@ -52,13 +53,13 @@ pub(super) struct Table {
     fence: AtomicU64,
     /// Passes that made room for others, until somebody gives back what they hold.
     evicted: Mutex<Vec<Arc<Pass>>>,
-    texts: Mutex<HashSet<Arc<str>>>,
+    terms: Mutex<HashMap<Box<str>, Arc<Terms>>>,
 }
 
 impl Default for Table {
     fn default() -> Self {
         let parts = (0..PARTS).map(|_| RwLock::default()).collect();
-        Self { parts, fence: AtomicU64::new(0), evicted: Mutex::default(), texts: Mutex::default() }
+        Self { parts, fence: AtomicU64::new(0), evicted: Mutex::default(), terms: Mutex::default() }
     }
 }
 
@@ -69,24 +70,31 @@ impl Table {
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Pass>> {
-        let part = self.part(digest).read().unwrap_or_else(|_| std::process::abort());
-        part.get(&first_bytes(digest)).filter(|pass| pass.digest == *digest).cloned()
+        self.with(digest, Arc::clone)
     }
 
-    /// The same text for all passes that are to say it: most tenants have the limits of one of few plans.
-    pub(super) fn share(&self, text: String) -> Arc<str> {
-        let mut texts = self.texts.lock().unwrap_or_else(|_| std::process::abort());
-        if let Some(shared) = texts.get(text.as_str()) {
-            return Arc::clone(shared);
+    /// Does something with a pass where it lies: to count that it is held would write to one more line of
+    /// memory. The table is locked against changes meanwhile.
+    pub(super) fn with<R>(&self, digest: &Digest, act: impl FnOnce(&Arc<Pass>) -> R) -> Option<R> {
+        let part = self.part(digest).read().unwrap_or_else(|_| std::process::abort());
+        part.get(&first_bytes(digest)).filter(|pass| pass.digest == *digest).map(act)
+    }
+
+    /// The same terms for all passes that have equal ones: most tenants have the limits of one of few
+    /// plans.
+    pub(super) fn share(&self, terms: Terms) -> Arc<Terms> {
+        let mut shared = self.terms.lock().unwrap_or_else(|_| std::process::abort());
+        if let Some(equal) = shared.get(&terms.text) {
+            return Arc::clone(equal);
         }
-        if texts.len() >= TEXTS_MAX {
-            texts.retain(|text| Arc::strong_count(text) > 1);
+        if shared.len() >= TERMS_MAX {
+            shared.retain(|_, terms| Arc::strong_count(terms) > 1);
         }
-        let text: Arc<str> = text.into();
-        if texts.len() < TEXTS_MAX {
-            texts.insert(Arc::clone(&text));
+        let terms = Arc::new(terms);
+        if shared.len() < TERMS_MAX {
+            shared.insert(terms.text.clone(), Arc::clone(&terms));
         }
-        text
+        terms
     }
 
     /// What [`Self::insert`] compares with.

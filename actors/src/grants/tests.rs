@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::keys::Scopes;
+use protocol::limits::{Policy, Scope};
 use protocol::owner::Epoch;
 use protocol::peer::{Admission, Caller, LeaseId, Slab, View};
 use protocol::plans::{Overrides, Shipped};
@@ -9,6 +10,7 @@ use protocol::tenants::{Status, Tenant};
 use protocol::{KeyId, Name, NodeId, Time};
 
 use super::lease::NODE_LEASE;
+use super::terms::tests::state;
 use super::*;
 use crate::leases::{Leases, Renewal};
 
@@ -61,7 +63,8 @@ fn pass(tenant: u128, lease: &Arc<GroupLease>) -> Arc<Pass> {
 
 fn pass_of(digest: Digest, tenant: u128, lease: &Arc<GroupLease>) -> Arc<Pass> {
     let (view, lease) = (view(tenant, None), Arc::clone(lease));
-    Arc::new(Pass::new(view, "".into(), digest, lease, clock::boot_us()))
+    let terms = Arc::new(Terms::of(&view.limits));
+    Arc::new(Pass::new(view, terms, digest, lease, clock::boot_us()))
 }
 
 fn receive(pass: &Pass, slab: &Slab, asked_us: u64) {
@@ -155,9 +158,11 @@ fn digests_that_agree_in_the_bytes_of_the_table_are_not_mistaken() {
 }
 
 #[test]
-fn passes_share_the_text_of_their_limits_up_to_a_bound() {
+fn passes_share_the_terms_of_their_limits_up_to_a_bound() {
     let grants = Grants::new(worker(1));
-    let share = |number: usize| grants.inner.table.share(format!("text {number}"));
+    let share = |limit: u64| {
+        grants.inner.table.share(Terms::of(&[state(Policy::PerDay, Scope::Tenant, limit)]))
+    };
     let first = share(0);
     assert!(Arc::ptr_eq(&first, &share(0)));
     (1..10_000).for_each(|number| drop(share(number)));

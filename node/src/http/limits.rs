@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actors::grants::{Admitted, Pass, Spent};
+use actors::grants::{Admitted, Pass, Spent, Tight};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -136,10 +136,10 @@ async fn warm(
 }
 
 fn here(pass: &Pass, admitted: &Admitted) -> Response {
-    let body = said(admitted.tight.as_ref(), None);
+    let body = said(admitted.tight, None);
     let mut response = axum::Json(body).into_response();
     if let Some(tight) = &admitted.tight {
-        Tightest::from(tight).insert(response.headers_mut(), pass.policies());
+        Tightest::from(*tight).insert(response.headers_mut(), pass.policies());
     }
     if let Some(owner) = admitted.owner {
         let served = super::headers::Served { owner: Some(owner.to_string()), index: None };
@@ -151,16 +151,16 @@ fn here(pass: &Pass, admitted: &Admitted) -> Response {
 fn checked(view: &LimitsView, policy: Option<Policy>) -> wire::Checked {
     let policies =
         policy.map_or_else(Policies::of_requests, |policy| [policy].into_iter().collect());
-    said(view.tightest(policies), policy)
+    said(view.tightest(policies).map(Tight::from), policy)
 }
 
-fn said(tight: Option<&LimitState>, policy: Option<Policy>) -> wire::Checked {
+fn said(tight: Option<Tight>, policy: Option<Policy>) -> wire::Checked {
     wire::Checked {
         allowed: true,
         policy: tight.map(|state| state.policy).or(policy).map(|policy| policy.name().to_owned()),
         limit: tight.map(|state| state.limit),
         remaining: tight.map(|state| state.remaining),
-        reset_s: tight.map_or(0, reset_s),
+        reset_s: tight.map_or(0, |tight| reset_s(tight.reset_ms)),
     }
 }
 
@@ -275,8 +275,8 @@ fn shown(state: &LimitState, at: Time) -> wire::Limit {
 const NEVER_MS: u64 = 1_000 * 365 * 86_400_000;
 
 /// Seconds until nothing is used any more, as answers have them.
-pub fn reset_s(state: &LimitState) -> u64 {
-    state.reset_ms.min(NEVER_MS).div_ceil(1000)
+pub fn reset_s(reset_ms: u64) -> u64 {
+    reset_ms.min(NEVER_MS).div_ceil(1000)
 }
 
 /// A limit as `/v1/me` shows it.
@@ -292,7 +292,7 @@ pub fn left(state: &LimitState) -> tenants_wire::LimitState {
 /// Writes the headers of a counted request.
 pub fn announce(headers: &mut HeaderMap, view: &LimitsView) {
     let Some(tight) = view.tightest(Policy::ALL.into_iter().collect()) else { return };
-    Tightest::from(tight).insert(headers, &wire::policy_field(&view.states));
+    Tightest::from(Tight::from(tight)).insert(headers, &wire::policy_field(&view.states));
 }
 
 /// The limit that refuses first, as headers tell it.
@@ -308,10 +308,10 @@ pub struct Tightest<'a> {
     pub reset_s: u64,
 }
 
-impl From<&LimitState> for Tightest<'_> {
-    fn from(state: &LimitState) -> Self {
-        let LimitState { policy, limit, remaining, .. } = *state;
-        Self { policy: policy.name(), limit, remaining, reset_s: reset_s(state) }
+impl From<Tight> for Tightest<'_> {
+    fn from(tight: Tight) -> Self {
+        let Tight { policy, limit, remaining, reset_ms } = tight;
+        Self { policy: policy.name(), limit, remaining, reset_s: reset_s(reset_ms) }
     }
 }
 

@@ -9,11 +9,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use actors::grants::{Admitted, Grants, Pass};
+use actors::grants::{Admitted, Grants, Pass, Tight};
 use bytes::BytesMut;
 use prometheus::{Histogram, IntCounter};
 use protocol::id::base62_digits;
-use protocol::peer::LimitState;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -62,10 +61,10 @@ impl Lane {
         let began = Instant::now();
         let Some(plain) = Plain::read(head) else { return false };
         let Some(units) = units(body) else { return false };
-        let Some((pass, admitted)) = self.inner.grants.admit(plain.credential, units) else {
+        let write = |pass: &Pass, admitted: &Admitted| self.write(pass, admitted, out);
+        if self.inner.grants.admit(plain.credential, units, write).is_none() {
             return false;
-        };
-        self.write(&pass, &admitted, out);
+        }
         self.inner.answered.inc();
         self.inner.seconds.observe(began.elapsed().as_secs_f64());
         true
@@ -218,7 +217,7 @@ impl Local {
         Self { random, body: String::new(), date: [0; 29], date_at: None, date_ms: 0 }
     }
 
-    fn body(&mut self, tight: Option<&LimitState>) {
+    fn body(&mut self, tight: Option<&Tight>) {
         self.body.clear();
         self.body.push_str("{\"allowed\":true");
         match tight {
@@ -226,7 +225,7 @@ impl Local {
                 self.field("policy", format_args!("\"{}\"", tight.policy));
                 self.field("limit", format_args!("{}", tight.limit));
                 self.field("remaining", format_args!("{}", tight.remaining));
-                self.field("reset_s", format_args!("{}", reset_s(tight)));
+                self.field("reset_s", format_args!("{}", reset_s(tight.reset_ms)));
             }
             None => self
                 .body
@@ -240,11 +239,11 @@ impl Local {
         let _ = write!(self.body, ",\"{name}\":{value}");
     }
 
-    fn limits(&mut self, tight: &LimitState, policies: &str, out: &mut BytesMut) {
+    fn limits(&mut self, tight: &Tight, policies: &str, out: &mut BytesMut) {
         out.extend_from_slice(b"ratelimit-policy: ");
         out.extend_from_slice(policies.as_bytes());
         let (policy, limit, left) = (tight.policy, tight.limit, tight.remaining);
-        let reset_s = reset_s(tight);
+        let reset_s = reset_s(tight.reset_ms);
         let reset_at = self.now_ms() / 1000 + reset_s;
         write_into(
             out,
