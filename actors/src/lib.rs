@@ -13,6 +13,7 @@ pub mod clock;
 pub mod documents;
 pub mod figures;
 pub mod grants;
+mod greeting;
 pub mod inference;
 pub mod jobs;
 mod leases;

@@ -31,6 +31,7 @@ use crate::blobs::Blobs;
 use crate::bounded::{BoundedRef, Counted};
 use crate::cache::{Cache, KIND_CACHE};
 use crate::grants::{Grants, KIND_RECALL};
+use crate::greeting;
 use crate::jobs::board::KIND_BACKLOG;
 use crate::jobs::workers::KIND_LOAD;
 use crate::jobs::{Load, Workers};
@@ -143,6 +144,7 @@ impl System {
         self.grants.set_transport(Arc::clone(transport));
         self.backups.set_transport(Arc::clone(transport));
         self.models.start(transport);
+        tokio::spawn(greeting::greet(Arc::clone(&self.host), Arc::clone(transport)));
         tokio::spawn(self.ward.clone().tell(Arc::clone(transport)));
         let board = self.workers.board().clone();
         tokio::spawn(board.tell(self.workers.clone(), Arc::clone(transport)));

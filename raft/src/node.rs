@@ -15,7 +15,7 @@ use protocol::codec::CodecError;
 use protocol::nodes::{self, Map, Registration, SHARDS, Secrets};
 use protocol::{GroupId, NodeId, ReplicaId, Reply, Time};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -122,6 +122,8 @@ pub struct Host {
     /// It is about to stop, so it takes no leadership.
     leaving: AtomicBool,
     moves: Tally,
+    /// Leaders shall beat now.
+    beat: Notify,
 }
 
 impl std::fmt::Debug for Host {
@@ -181,6 +183,7 @@ impl Host {
             removed: watch::Sender::new(false),
             leaving: AtomicBool::new(false),
             moves: Tally::default(),
+            beat: Notify::new(),
             peers,
         });
         host.host_known(hosted).await?;
