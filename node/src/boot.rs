@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors::audit::Signer;
@@ -15,18 +15,16 @@ use actors::inference::process::Launch;
 use actors::inference::{Options, Scanner};
 use actors::jobs::Workers;
 use actors::models::{self, Models};
-use actors::remote::{ClusterTransport, Inbound, PeerId, PeerState, PeerTransport, Settings, Wire};
+use actors::remote::{ClusterTransport, Inbound, PeerId, PeerTransport, Settings};
 use actors::router::Router;
 use actors::slots::{self, Slots};
 use actors::system::{Gate, System};
-use bytes::Bytes;
-use futures::future::BoxFuture;
 use protocol::jobs::Worker;
-use protocol::nodes::{LABEL_CHARS_MAX, LABELS_MAX, LifeId, Registration, WEIGHT_MAX};
+use protocol::nodes::{LABEL_CHARS_MAX, LABELS_MAX, LifeId, Map, Registration, WEIGHT_MAX};
 use protocol::{ClusterId, Digest, GroupId, Name, NodeId};
 use raft::Host;
-use raft::network::{Class, Kind, Listener, Peer, Peers, Service, Services, Stream};
-use raft::node::{Damage, HostError, RaftService, Storage};
+use raft::network::{Class, Listener, Peers, Services};
+use raft::node::{Damage, HostError, Storage};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tracing::{error, info};
@@ -34,9 +32,11 @@ use tracing::{error, info};
 use crate::config::{self, Config};
 use crate::identity::{self, NodeFile};
 
+mod doors;
 mod entry;
 mod log;
 
+use doors::Doors;
 pub(crate) use entry::was_member;
 use entry::{Asked, Member};
 use log::{Log, Lost};
@@ -358,70 +358,6 @@ fn labels(text: &str) -> Result<BTreeMap<Name, String>, BootError> {
     Ok(labels)
 }
 
-/// Services of the peer port, which listens before there is anything to serve.
-#[derive(Clone, Default)]
-struct Doors {
-    raft: RaftService,
-    bulk: Later,
-    transport: Arc<OnceLock<ClusterTransport>>,
-}
-
-impl Doors {
-    fn actors(&self) -> Arc<dyn Fn(Stream, Peer) + Send + Sync> {
-        let transport = Arc::clone(&self.transport);
-        Arc::new(move |stream, peer| {
-            let Some(transport) = transport.get() else { return };
-            let peer = PeerId { node: peer.node.0, incarnation: peer.incarnation };
-            let taken = wire(stream).map_err(Into::into);
-            if let Err(error) = taken.and_then(|wire| transport.accept(wire, peer)) {
-                tracing::debug!(node = peer.node, %error, "actors' session not taken");
-            }
-        })
-    }
-
-    fn alive(&self) -> Arc<dyn Fn(NodeId) -> Option<u64> + Send + Sync> {
-        let transport = Arc::clone(&self.transport);
-        Arc::new(move |node| {
-            let states = transport.get()?.states();
-            let state = states.borrow().get(&node.0).copied();
-            match state? {
-                PeerState::Up { incarnation } => Some(incarnation),
-                PeerState::Down { .. } => None,
-            }
-        })
-    }
-}
-
-fn wire(stream: Stream) -> io::Result<Wire> {
-    Wire::new(stream, |stream| stream.get_ref().0)
-}
-
-/// A service that is set later.
-#[derive(Clone, Default)]
-struct Later(Arc<OnceLock<Arc<dyn Service>>>);
-
-impl Later {
-    fn set(&self, service: Arc<dyn Service>) {
-        // Set once, at boot.
-        let _ = self.0.set(service);
-    }
-}
-
-impl Service for Later {
-    fn call(
-        &self,
-        from: Peer,
-        kind: Kind,
-        group: GroupId,
-        body: Bytes,
-    ) -> BoxFuture<'static, Result<Bytes, String>> {
-        match self.0.get() {
-            Some(service) => service.call(from, kind, group, body),
-            None => Box::pin(async { Err("starting".to_owned()) }),
-        }
-    }
-}
-
 fn models_of(config: &Config, data: &Path, slots: &Slots) -> models::Settings {
     let inference = &config.inference;
     let library = Some(PathBuf::from(&inference.library));
@@ -468,7 +404,7 @@ async fn connect(
     let peers = Arc::clone(host.peers());
     let dial: actors::remote::Dial = Arc::new(move |node| {
         let peers = Arc::clone(&peers);
-        Box::pin(async move { wire(peers.dial(NodeId(node), Class::Actor).await?) })
+        Box::pin(async move { doors::wire(peers.dial(NodeId(node), Class::Actor).await?) })
     });
     let me = PeerId { node: me.node.0, incarnation: me.incarnation };
     // The second factor: certificates have been checked before a stream comes here.
@@ -476,25 +412,24 @@ async fn connect(
     let gate: Arc<dyn Inbound> = Arc::new(Gate::of(system));
     let started = ClusterTransport::start(Settings { me, cookie, dial }, gate).await;
     let transport = started.map_err(|error| failed(&error.to_string()))?;
-    // Set once, here.
-    let _ = doors.transport.set(transport.clone());
+    let mut map = host.map();
+    want_peers(&transport, host.node(), map.borrow_and_update().as_deref());
+    // Whoever is wanted may come in now, and some wait at the door.
+    doors.open_to_actors(transport.clone());
     let shared: Arc<dyn PeerTransport> = Arc::new(transport.clone());
     system.connect(&shared);
-    tokio::spawn(follow_peers(Arc::clone(host), transport.clone()));
+    let (follower, me) = (transport.clone(), host.node());
+    tokio::spawn(async move {
+        while map.changed().await.is_ok() {
+            want_peers(&follower, me, map.borrow_and_update().as_deref());
+        }
+    });
     Ok(transport)
 }
 
-async fn follow_peers(host: Arc<Host>, transport: ClusterTransport) {
-    let mut map = host.map();
-    loop {
-        let now = map.borrow_and_update().clone();
-        if let Some(now) = now {
-            let others = now.nodes.values().filter(|node| node.id != host.node());
-            let boots = others.map(|node| (node.id.0, node.registration.incarnation));
-            transport.set_peers(boots.collect());
-        }
-        if map.changed().await.is_err() {
-            return;
-        }
-    }
+fn want_peers(transport: &ClusterTransport, me: NodeId, map: Option<&Map>) {
+    let Some(map) = map else { return };
+    let others = map.nodes.values().filter(|node| node.id != me);
+    let boots = others.map(|node| (node.id.0, node.registration.incarnation));
+    transport.set_peers(boots.collect());
 }
