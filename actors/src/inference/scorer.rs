@@ -28,6 +28,22 @@ enum Company {
     Alone,
 }
 
+impl Company {
+    /// Documents of one width in runs of `rows` at most, as equal as may be; where one row costs as much
+    /// as two, in runs of two or three at least.
+    fn cut(self, documents: &[usize], rows: usize) -> impl Iterator<Item = &[usize]> {
+        let count = documents.len();
+        let runs = match self {
+            Self::Alone => count,
+            Self::Any => count.div_ceil(rows.max(1)),
+            Self::Pairs => count.div_ceil(rows.max(2)).min(count / 2).max(count.min(1)),
+        };
+        let (each, longer) = (count / runs.max(1), count % runs.max(1));
+        let start = move |run: usize| run * each + run.min(longer);
+        (0..runs).map(move |run| &documents[start(run)..start(run + 1)])
+    }
+}
+
 pub(super) struct Scorer {
     manifest: Manifest,
     tokenize: Tokenize,
@@ -71,7 +87,7 @@ impl Scorer {
         let mut scores = vec![Vec::new(); texts.len()];
         for same in order.chunk_by(|&a, &b| widths[a] == widths[b]) {
             let width = widths[same[0]];
-            for members in same.chunks(self.rows_max(width)) {
+            for members in self.company.cut(same, self.manifest.padded_tokens / width) {
                 let rows: Vec<&[i32]> = members.iter().map(|&index| &ids[index][..]).collect();
                 for (&index, score) in members.iter().zip(self.run(&rows, width)?) {
                     scores[index] = score;
@@ -86,13 +102,6 @@ impl Scorer {
             return self.manifest.tokens_max;
         }
         tokens.max(1).next_multiple_of(WIDTH_STEP).min(self.manifest.tokens_max.max(tokens))
-    }
-
-    fn rows_max(&self, width: usize) -> usize {
-        match self.company {
-            Company::Alone => 1,
-            Company::Any | Company::Pairs => (self.manifest.padded_tokens / width).max(1),
-        }
     }
 
     fn run(&mut self, documents: &[&[i32]], width: usize) -> Result<Vec<Vec<f32>>, String> {
@@ -176,5 +185,30 @@ impl Scorer {
             equal &= bits(&alone[0]) == bits(together);
         }
         Ok(equal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Company;
+
+    fn runs(company: Company, documents: usize, rows: usize) -> Vec<usize> {
+        let documents: Vec<usize> = (0..documents).collect();
+        let runs: Vec<&[usize]> = company.cut(&documents, rows).collect();
+        assert_eq!(runs.concat(), documents, "each once, in order");
+        runs.into_iter().map(<[usize]>::len).collect()
+    }
+
+    #[test]
+    fn runs_are_as_full_as_may_be_and_none_is_left_with_one() {
+        assert_eq!(runs(Company::Any, 0, 4), [0; 0]);
+        assert_eq!(runs(Company::Any, 9, 4), [3, 3, 3]);
+        assert_eq!(runs(Company::Any, 3, 0), [1, 1, 1]);
+        assert_eq!(runs(Company::Pairs, 17, 16), [9, 8]);
+        // Beside itself each would cost twice as much.
+        assert_eq!(runs(Company::Pairs, 5, 1), [3, 2]);
+        assert_eq!(runs(Company::Pairs, 1, 16), [1]);
+        assert_eq!(runs(Company::Pairs, 0, 16), [0; 0]);
+        assert_eq!(runs(Company::Alone, 3, 16), [1, 1, 1]);
     }
 }
