@@ -16,7 +16,7 @@ use crate::cpu;
 use crate::figures::Figures;
 use crate::limits::{BODY, LEAD_IN, LINE};
 use crate::load::{Connection, request};
-use crate::sample::{HEAD, Medians};
+use crate::sample::{HEAD, Medians, Sample, median};
 use crate::skep::{Limits, Skep};
 use crate::table::{Table, line};
 
@@ -97,10 +97,10 @@ pub(super) async fn run(
     }
     measure(plan, &[&empty, skep], &mut arms).await?;
     for ((kind, _), arms) in few.keys.iter().zip(arms[1..].chunks(ARMS)) {
-        let [alone, asked, spread] = [0, 1, 2].map(|i| arms[i].medians());
-        let held = beside(&asked, &alone);
+        let [alone, asked, spread] = arms else { continue };
+        let held = in_turn(asked, alone);
         tell_flat(&format!("{}, few asked: many held beside none", kind.name()), held);
-        let spread = beside(&spread, &asked);
+        let spread = in_turn(spread, asked);
         tell_flat(&format!("{}, many held: checks spread beside few asked", kind.name()), spread);
     }
     for arm in arms.iter().filter(|arm| arm.takes_slabs).skip(1) {
@@ -178,6 +178,19 @@ async fn quiet(skep: &Skep) -> Result<()> {
 /// Rate and CPU per operation beside another's.
 fn beside(ours: &Medians, other: &Medians) -> (f64, f64) {
     (ours.per_second / other.per_second, ours.cpu_ms_per_op / other.cpu_ms_per_op)
+}
+
+/// The same in the middle of the rounds: what else the machine does is shared by windows that follow each
+/// other, and not by those of other minutes.
+fn in_turn(ours: &Arm, other: &Arm) -> (f64, f64) {
+    let rounds = ours.windows.iter().zip(&other.windows);
+    let ratios = rounds.map(|(ours, other)| beside(&one(ours), &one(other)));
+    let (rates, cpu): (Vec<f64>, Vec<f64>) = ratios.unzip();
+    (median(rates), median(cpu))
+}
+
+fn one(window: &Sample) -> Medians {
+    Medians::of(std::slice::from_ref(window))
 }
 
 fn tell_flat(what: &str, (rate, cpu): (f64, f64)) {
