@@ -1,12 +1,12 @@
 //! Content by its SHA-256, on the nodes that hold the replicas of its tenant's shard.
 //!
 //! Written to all of them; done when a majority has synced it. Read from this node if it has it,
-//! else from any other. Every path starts with the tenant. A blob is written under another name
-//! and renamed, so a name never leads to half a blob; what is read is hashed all the same.
+//! else from any other. Every name starts with the tenant. On disk many blobs share a file and a sync;
+//! what is read is hashed.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +18,15 @@ use raft::Host;
 use raft::network::{Class, Kind, Peer, Service};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 mod disk;
+mod index;
 mod keeper;
+mod pack;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use disk::Disk;
 pub use disk::OpenError;
@@ -125,10 +130,14 @@ impl Blobs {
         tenant: TenantId,
         blob: Blob,
     ) -> Result<Bytes, BlobError> {
+        let mut damaged = false;
         match self.disk.read(tenant, blob.sha256).await {
             Ok(Some(content)) => return Ok(content),
             Ok(None) => {}
-            Err(error) => warn!(%error, "blob on this node is damaged or cannot be read"),
+            Err(error) => {
+                warn!(%error, "blob on this node is damaged or cannot be read");
+                damaged = true;
+            }
         }
         let message = message(tenant, blob.sha256, &Bytes::new());
         for node in self.nodes(group)? {
@@ -139,12 +148,24 @@ impl Blobs {
             let message = message.clone();
             let call = peers.call(node, Class::Bulk, Kind::BlobGet, group, message, PEER_TIMEOUT);
             match call.await {
-                Ok(content) if sha256(&content) == blob.sha256 => return Ok(content),
+                Ok(content) if sha256(&content) == blob.sha256 => {
+                    if damaged {
+                        self.mend(tenant, blob.sha256, content.clone()).await;
+                    }
+                    return Ok(content);
+                }
                 Ok(_) => warn!(%node, "a peer sent another blob than was asked for"),
                 Err(error) => debug!(%node, %error, "blob not fetched"),
             }
         }
         Err(BlobError::Missing(blob.sha256))
+    }
+
+    async fn mend(&self, tenant: TenantId, digest: Digest, content: Bytes) {
+        match self.disk.write(tenant, digest, content).await {
+            Ok(()) => info!(blob = %digest, "blob mended"),
+            Err(error) => warn!(%error, blob = %digest, "blob not mended"),
+        }
     }
 
     /// Makes sure that this node has a blob; says whether it had to be brought.
@@ -154,7 +175,7 @@ impl Blobs {
         tenant: TenantId,
         blob: Blob,
     ) -> Result<bool, BlobError> {
-        if self.disk.has(tenant, blob.sha256).await? {
+        if self.disk.has(tenant, blob.sha256) {
             return Ok(false);
         }
         let content = self.get(group, tenant, blob).await?;
@@ -268,9 +289,4 @@ fn open_message(body: Bytes) -> Option<(TenantId, Digest, Bytes)> {
     let tenant = TenantId(u128::from_be_bytes(name[..16].try_into().ok()?));
     let digest = Digest(name[16..].try_into().ok()?);
     Some((tenant, digest, body.slice(NAME_BYTES..)))
-}
-
-fn path_of(dir: &Path, tenant: TenantId, digest: Digest) -> PathBuf {
-    let digest = digest.to_string();
-    dir.join(tenant.to_string()).join(&digest[..2]).join(digest)
 }

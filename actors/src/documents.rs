@@ -62,7 +62,7 @@ pub struct Maker {
     model: Arc<str>,
     engine: Arc<str>,
     /// What the numbers of a classifier are of.
-    labels: Arc<[Name]>,
+    labels: Arc<[Arc<str>]>,
 }
 
 impl Maker {
@@ -80,7 +80,8 @@ impl Maker {
     /// The same, whose numbers are of these labels; without any they are an embedding.
     #[must_use]
     pub fn labelled(self, labels: &[Name]) -> Self {
-        Self { labels: labels.into(), ..self }
+        let labels = labels.iter().map(|label| Arc::from(label.as_str())).collect();
+        Self { labels, ..self }
     }
 
     /// What a result of the text with this SHA-256 says of itself.
@@ -118,8 +119,8 @@ impl Maker {
     }
 }
 
-fn labelled(labels: &[Name], scores: &[f32]) -> Vec<Label> {
-    let label = |(label, &score): (&Name, &f32)| Label { label: label.to_string(), score };
+fn labelled(labels: &[Arc<str>], scores: &[f32]) -> Vec<Label> {
+    let label = |(label, &score): (&Arc<str>, &f32)| Label { label: Arc::clone(label), score };
     labels.iter().zip(scores).map(label).collect()
 }
 

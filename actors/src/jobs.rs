@@ -427,8 +427,10 @@ fn may_run(view: &Machine, (tenant, job, _): Key, now: Time) -> bool {
 pub fn task_documents(documents: usize, priority: Priority, pace: Duration) -> usize {
     /// Tasks that a job of middling size is cut into.
     const TASKS_WANTED: usize = 16;
-    /// Below this a lease costs more than it spreads;
+    /// Below this a lease costs more than it spreads,
     const DOCUMENTS_MIN: usize = 16;
+    /// and so does a task that is over sooner;
+    const TASK_TIME_LEAST: Duration = Duration::from_millis(20);
     /// beside the time of documents that take long, it costs little.
     const SLOW_DOCUMENTS_MIN: usize = 8;
     /// When a job ends, other slots stand idle for half of this on average.
@@ -438,9 +440,13 @@ pub fn task_documents(documents: usize, priority: Priority, pace: Duration) -> u
         Priority::Normal | Priority::High | Priority::Urgent => TASKS_WANTED,
     };
     let most = jobs::TASK_DOCUMENTS_MAX as usize;
-    let timely = TASK_TIME.as_micros() / pace.as_micros().max(1);
-    let timely = (timely as usize).clamp(SLOW_DOCUMENTS_MIN, most);
-    documents.div_ceil(wanted).clamp(DOCUMENTS_MIN, most).min(timely)
+    // Where nothing is known of the pace, it may be slow.
+    let within =
+        |time: Duration| time.as_micros().checked_div(pace.as_micros()).unwrap_or(0) as usize;
+    let least = within(TASK_TIME_LEAST).clamp(DOCUMENTS_MIN, most);
+    let timely = if pace.is_zero() { most } else { within(TASK_TIME) };
+    let timely = timely.clamp(SLOW_DOCUMENTS_MIN, most);
+    documents.div_ceil(wanted).clamp(least, most).min(timely)
 }
 
 #[cfg(test)]
@@ -452,9 +458,12 @@ mod tests {
         let size = |documents, ms: u64| {
             task_documents(documents, Priority::Normal, Duration::from_micros(ms * 1000))
         };
-        assert_eq!((size(10, 1), size(1_000, 1), size(10_000, 1)), (16, 63, 256));
+        assert_eq!((size(10, 1), size(1_000, 1), size(10_000, 1)), (20, 63, 256));
         assert_eq!((size(1_000, 4), size(1_000, 20), size(1_000, 500)), (63, 25, 8));
         assert_eq!((size(1_000, 0), size(0, 20)), (63, 16));
         assert_eq!(task_documents(1_000, Priority::Low, Duration::ZERO), 125);
+        let quick =
+            |documents, us| task_documents(documents, Priority::Normal, Duration::from_micros(us));
+        assert_eq!((quick(1_000, 200), quick(1_000, 100), quick(1_000, 5)), (100, 200, 256));
     }
 }

@@ -11,8 +11,8 @@ pub const FRAME: u8 = 1;
 pub const CHECKPOINT: u32 = 1;
 /// `node.json`.
 pub const NODE_FILE: u32 = 2;
-/// The store of blobs (`blobs/format`). A blob itself is its content and nothing else.
-pub const BLOB_STORE: u32 = 1;
+/// The store of blobs (`blobs/format`): packs, and what is in them.
+pub const BLOB_STORE: u32 = 2;
 /// Cached results on disk (`cache/format`). Those of another version are deleted.
 pub const CACHE: u32 = 3;
 /// Envelopes of actors' messages.

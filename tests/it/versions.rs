@@ -72,8 +72,8 @@ async fn what_a_newer_release_wrote_is_refused_in_one_line() -> Result<()> {
     let segment = last_segment(&data)?;
     with(&mut cluster, &segment, raise, "has format 2, which this release does not know").await?;
 
-    let raise = |bytes: &mut Vec<u8>| *bytes = b"2\n".to_vec();
-    with(&mut cluster, &data.join("blobs/format"), raise, "has format \"2\"").await?;
+    let raise = |bytes: &mut Vec<u8>| *bytes = b"3\n".to_vec();
+    with(&mut cluster, &data.join("blobs/format"), raise, "has format \"3\"").await?;
 
     let raise = |bytes: &mut Vec<u8>| {
         bytes[0] += 1;

@@ -1,4 +1,4 @@
-//! The files of the blob store on this node.
+//! The blobs on this node's disk: in packs, which one thread writes.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -6,18 +6,21 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::versions::BLOB_STORE;
 use protocol::{Digest, TenantId};
 use tokio::sync::Semaphore;
+use tracing::{info, warn};
 
-use super::{path_of, sha256};
+use super::index::{Index, Place};
+use super::pack::{self, Head};
+use super::sha256;
+use super::writer::Writer;
 
-/// Files that are read or written at a time: each occupies a blocking thread.
-const FILES_MAX: usize = 16;
+/// Blobs that are read at a time: each occupies a blocking thread.
+const READS_MAX: usize = 16;
 /// Of a format that is not ours so much is shown.
 const FORMAT_CHARS: usize = 20;
 
@@ -31,28 +34,37 @@ pub enum OpenError {
     Version { file: PathBuf, found: String },
 }
 
+/// Clones are the same.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
-    dir: Arc<PathBuf>,
-    files: Arc<Semaphore>,
-    next: Arc<AtomicU64>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    index: Arc<Index>,
+    writer: Writer,
+    reads: Semaphore,
 }
 
 impl Disk {
+    /// Finds the blobs of a directory, which is made when it is missing, and starts the thread.
     pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
         make_dir(dir)?;
         check_format(dir)?;
-        let incoming = dir.join("incoming");
-        if incoming.exists() {
-            // What was being written when the process died has no name yet.
-            std::fs::remove_dir_all(&incoming)?;
+        let index = Arc::new(Index::new());
+        let packs = pack::numbers(dir)?;
+        for &number in &packs {
+            for (head, at) in pack::open(&pack::path(dir, number))? {
+                index.insert(&head, Place { pack: number, at, bytes: head.bytes });
+            }
+            index.close(number);
         }
-        make_dir(&incoming)?;
-        Ok(Self {
-            dir: Arc::new(dir.to_owned()),
-            files: Arc::new(Semaphore::new(FILES_MAX)),
-            next: Arc::new(AtomicU64::new(0)),
-        })
+        let next = packs.last().map_or(0, |last| last + 1);
+        let writer = Writer::start(dir.to_owned(), next, Arc::clone(&index))?;
+        let reads = Semaphore::new(READS_MAX);
+        Ok(Self { inner: Arc::new(Inner { dir: dir.to_owned(), index, writer, reads }) })
     }
 
     /// Durable on return. Content that is here already is left alone.
@@ -62,81 +74,88 @@ impl Disk {
         digest: Digest,
         content: Bytes,
     ) -> io::Result<()> {
-        let incoming = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let dir = Arc::clone(&self.dir);
-        self.blocking(move || {
-            let path = path_of(&dir, tenant, digest);
-            if path.exists() {
-                // As young as what is named next, so that no sweep takes it in between.
-                return OpenOptions::new().write(true).open(&path)?.set_modified(SystemTime::now());
-            }
-            write_file(&dir, &dir.join("incoming").join(incoming), &path, &content)
-        })
-        .await
+        if self.inner.index.wish(tenant, digest) {
+            return Ok(());
+        }
+        self.inner.writer.write(tenant, digest, content).await
     }
 
-    /// Whether there is a file for the content; it is not read.
-    pub(super) async fn has(&self, tenant: TenantId, digest: Digest) -> io::Result<bool> {
-        let dir = Arc::clone(&self.dir);
-        self.blocking(move || path_of(&dir, tenant, digest).try_exists()).await
+    /// Whether the content is here; it is not read.
+    pub(super) fn has(&self, tenant: TenantId, digest: Digest) -> bool {
+        self.inner.index.get(tenant, digest).is_some()
     }
 
-    /// The content, if it is here; damaged content is an error.
+    /// The content, if it is here; damaged content is an error, and not here from then on.
     pub(super) async fn read(&self, tenant: TenantId, digest: Digest) -> io::Result<Option<Bytes>> {
-        let dir = Arc::clone(&self.dir);
-        self.blocking(move || {
-            let content = match std::fs::read(path_of(&dir, tenant, digest)) {
-                Ok(content) => Bytes::from(content),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            if sha256(&content) != digest {
-                let what = format!("blob {digest} has other content");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let Inner { dir, index, reads, .. } = &*self.inner;
+        let _permit = reads.acquire().await.map_err(io::Error::other)?;
+        while let Some(place) = index.get(tenant, digest) {
+            let path = pack::path(dir, place.pack);
+            let read = move || checked(&path, place, digest);
+            match tokio::task::spawn_blocking(read).await.map_err(io::Error::other)? {
+                Ok(Some(content)) => return Ok(Some(content)),
+                // It was moved meanwhile, or somebody has removed the file.
+                Ok(None) => index.forget(tenant, digest, place),
+                Err(error) => {
+                    if is_damage(&error) {
+                        index.forget(tenant, digest, place);
+                    }
+                    return Err(error);
+                }
             }
-            Ok(Some(content))
-        })
-        .await
+        }
+        Ok(None)
     }
 
-    /// Removes what of a tenant is not named and was written more than `age` ago; how many.
+    /// Removes what of a tenant is not named and nobody wished to store within `age`; how many.
     pub(super) async fn sweep(
         &self,
         tenant: TenantId,
         named: BTreeSet<Digest>,
         age: Duration,
     ) -> io::Result<usize> {
-        let root = self.dir.join(tenant.to_string());
-        self.blocking(move || {
-            if !root.is_dir() {
-                return Ok(0);
-            }
-            let mut removed = 0;
-            for folder in std::fs::read_dir(&root)? {
-                for file in std::fs::read_dir(folder?.path())? {
-                    let file = file?;
-                    let name = file.file_name().to_str().and_then(|name| Digest::parse(name).ok());
-                    let old = file.metadata()?.modified()?.elapsed().is_ok_and(|old| old > age);
-                    if old && name.is_some_and(|name| !named.contains(&name)) {
-                        std::fs::remove_file(file.path())?;
-                        removed += 1;
-                    }
-                }
-            }
-            Ok(removed)
-        })
-        .await
+        let removed = self.inner.index.sweep(tenant, &named, age);
+        if removed > 0 {
+            self.compact().await?;
+        }
+        Ok(removed)
     }
 
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let permit = self.files.acquire().await.map_err(io::Error::other)?;
-        let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?;
-        drop(permit);
-        done
+    /// Moves what is left in packs that are mostly empty, and removes these.
+    async fn compact(&self) -> io::Result<()> {
+        let Inner { dir, index, writer, .. } = &*self.inner;
+        for number in index.hollow() {
+            for (tenant, digest, _) in index.of(number) {
+                match self.read(tenant, digest).await {
+                    Ok(Some(content)) => {
+                        let head = Head { tenant, digest, bytes: content.len() as u32 };
+                        writer.again(head, content).await?;
+                    }
+                    Ok(None) => {}
+                    Err(error) => warn!(%error, "a damaged blob goes with its pack"),
+                }
+            }
+            if index.let_go(number) {
+                std::fs::remove_file(pack::path(dir, number))?;
+                info!(pack = number, "pack of blobs removed");
+            }
+        }
+        Ok(())
     }
+}
+
+/// And not a want of descriptors, say, that passes.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+fn checked(path: &Path, place: Place, digest: Digest) -> io::Result<Option<Bytes>> {
+    let content = pack::read(path, place.at, place.bytes)?;
+    if content.as_ref().is_some_and(|content| sha256(content) != digest) {
+        let what = format!("blob {digest} has other content");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(content)
 }
 
 /// What the store's layout is; the blobs themselves are content and nothing else.
@@ -164,23 +183,6 @@ fn write_format(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_data()?;
     File::open(dir)?.sync_all()
-}
-
-fn write_file(root: &Path, incoming: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(incoming)?;
-    file.write_all(content)?;
-    file.sync_data()?;
-    let Some(parent) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
-    if !parent.exists() {
-        make_dir(parent)?;
-        // A new directory is durable when its parent is.
-        for dir in parent.ancestors().skip(1).take_while(|dir| dir.starts_with(root)) {
-            File::open(dir)?.sync_all()?;
-        }
-    }
-    std::fs::rename(incoming, path)?;
-    File::open(parent)?.sync_all()
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {

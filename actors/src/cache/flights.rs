@@ -28,8 +28,8 @@ struct State {
 struct Flight {
     number: u64,
     until: Instant,
-    /// Dropped with the flight, which wakes those who follow.
-    ended: watch::Sender<()>,
+    /// Dropped with the flight, which wakes those who follow. Most have nobody.
+    ended: Option<watch::Sender<()>>,
 }
 
 /// What became of a wish to compute.
@@ -45,11 +45,10 @@ impl Flights {
     /// Leads the flight of a name until then, or follows the one that is under way.
     pub(super) fn enter(&self, key: Key, until: Instant) -> Entered {
         let mut state = self.state();
-        if let Some(flight) = state.flights.get(&key).filter(|flight| flight.is_under_way()) {
-            return Entered::Follow(Follower {
-                ended: flight.ended.subscribe(),
-                until: flight.until,
-            });
+        let flight = state.flights.get_mut(&key);
+        if let Some(flight) = flight.filter(|flight| flight.is_under_way()) {
+            let ended = flight.ended.get_or_insert_with(|| watch::Sender::new(()));
+            return Entered::Follow(Follower { ended: ended.subscribe(), until: flight.until });
         }
         if state.flights.len() >= FLIGHTS_MAX {
             state.flights.retain(|_, flight| flight.is_under_way());
@@ -59,7 +58,7 @@ impl Flights {
         }
         state.newest += 1;
         let number = state.newest;
-        state.flights.insert(key, Flight { number, until, ended: watch::Sender::new(()) });
+        state.flights.insert(key, Flight { number, until, ended: None });
         drop(state);
         Entered::Lead(Leader { flights: self.clone(), key, number })
     }

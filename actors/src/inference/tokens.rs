@@ -48,11 +48,12 @@ impl Tokenize {
 }
 
 fn trigrams(bytes: &[u8], mask: u32, tokens_max: usize) -> Vec<i32> {
-    let hash = |three: &[u8]| {
-        let [a, b, c] = [three[0], three[1], three[2]].map(u32::from);
-        ((a * 65_599 + b * 257 + c) & mask) as i32
-    };
-    bytes.windows(3).take(tokens_max).map(hash).collect()
+    let mut ids = Vec::with_capacity(bytes.len().min(tokens_max));
+    for &[a, b, c] in bytes.array_windows().take(tokens_max) {
+        let (a, b, c) = (u32::from(a), u32::from(b), u32::from(c));
+        ids.push(((a * 65_599 + b * 257 + c) & mask) as i32);
+    }
+    ids
 }
 
 #[cfg(test)]

@@ -34,9 +34,9 @@ impl Runner {
         model: ModelId,
         group: GroupId,
         task: Assignment,
-        documents: Vec<Document>,
+        mut documents: Vec<Document>,
     ) -> Result<TaskResult, NotRun> {
-        let chunks = cut(&documents, self.documents_at_once(model));
+        let chunks = cut(&mut documents, self.documents_at_once(model));
         let scores = chunks.into_iter().map(|chunk| self.score_chunk(model, task, chunk));
         let scored = futures::stream::iter(scores).buffer_unordered(CHUNKS_AT_ONCE);
         let scored: Vec<Vec<Done>> = scored.try_collect().await?;
@@ -120,13 +120,13 @@ impl Runner {
     }
 }
 
-/// Chunks of like lengths, the shortest first: what runs together is padded to the longest.
-fn cut(documents: &[Document], documents_max: usize) -> Vec<Vec<Placed>> {
+/// The contents in chunks of like lengths, the shortest first: what runs together is padded to the longest.
+fn cut(documents: &mut [Document], documents_max: usize) -> Vec<Vec<Placed>> {
     let mut order: Vec<usize> = (0..documents.len()).collect();
     order.sort_by_key(|&place| (documents[place].content.len(), place));
     let (mut chunks, mut bytes) = (vec![Vec::new()], 0);
     for place in order {
-        let content = documents[place].content.clone();
+        let content = std::mem::take(&mut documents[place].content);
         let full = |chunk: &Vec<Placed>| {
             chunk.len() >= documents_max || !chunk.is_empty() && bytes + content.len() > CHUNK_BYTES
         };
@@ -149,8 +149,8 @@ mod tests {
     fn check(lengths: &[usize], documents_max: usize, expected: &[&[usize]]) {
         let document =
             |&length: &usize| Document { id: String::new(), content: "x".repeat(length) };
-        let documents: Vec<Document> = lengths.iter().map(document).collect();
-        let chunks = cut(&documents, documents_max);
+        let mut documents: Vec<Document> = lengths.iter().map(document).collect();
+        let chunks = cut(&mut documents, documents_max);
         let places: Vec<Vec<usize>> =
             chunks.iter().map(|chunk| chunk.iter().map(|&(place, _)| place).collect()).collect();
         assert_eq!(places, expected);

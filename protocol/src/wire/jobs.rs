@@ -110,7 +110,9 @@ pub struct Submitted {
 /// A label of a classifier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Label {
-    pub label: String,
+    /// Shared by all results of one model.
+    #[schema(value_type = String)]
+    pub label: Arc<str>,
     pub score: f32,
 }
 
@@ -181,7 +183,7 @@ mod tests {
             provenance: provenance(),
             error: None,
         };
-        let label = Label { label: "l".to_owned(), score: 0.5 };
+        let label = Label { label: "l".into(), score: 0.5 };
         let failed = Record {
             verdict: None,
             labels: Some(vec![label]),
