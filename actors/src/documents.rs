@@ -155,5 +155,32 @@ fn span(span: inference::Span) -> Span {
 /// Words of a text, for metering: counted the same way by whoever admits it.
 #[must_use]
 pub fn words(text: &str) -> u64 {
-    text.split_whitespace().count() as u64
+    let (bytes, Some(&first)) = (text.as_bytes(), text.as_bytes().first()) else { return 0 };
+    if !text.is_ascii() {
+        return text.split_whitespace().count() as u64;
+    }
+    // The same for most texts in a tenth of the time: every byte is looked at with the one before.
+    let is_blank = |byte: u8| byte == b' ' || byte.wrapping_sub(b'\t') < 5;
+    let begins = |(&before, &byte): (&u8, &u8)| u64::from(is_blank(before) & !is_blank(byte));
+    u64::from(!is_blank(first)) + bytes.iter().zip(&bytes[1..]).map(begins).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn words_are_what_unicode_calls_blank_apart() {
+        let check = |text: &str| {
+            assert_eq!(words(text), text.split_whitespace().count() as u64, "{text:?}");
+        };
+        let ascii: Vec<char> = (0..128).map(|byte: u8| char::from(byte)).collect();
+        for &a in &ascii {
+            ascii.iter().for_each(|&b| check(&format!("{a}{b}")));
+            check(&format!("x{a}y "));
+        }
+        ["", " ", "  two  words\n", "\u{a0}\u{85}\u{2003}none", "ein\u{a0}schöner\u{2028}Tag"]
+            .into_iter()
+            .for_each(check);
+    }
 }

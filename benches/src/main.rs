@@ -27,9 +27,14 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 use node::cli::signals::stop_requested;
 
 use table::line;
+
+/// As in the node: parts of it are measured in this process.
+#[global_allocator]
+static MEMORY: MiMalloc = MiMalloc;
 
 /// Measure skep beside etcd, bare axum and the bare disk
 #[derive(Debug, Parser)]

@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 use super::index::{Index, Place};
 use super::pack::{self, Head};
-use super::sha256;
 use super::writer::Writer;
 
 /// Blobs that are read at a time: each occupies a blocking thread.
@@ -57,7 +56,7 @@ impl Disk {
         let packs = pack::numbers(dir)?;
         for &number in &packs {
             for (head, at) in pack::open(&pack::path(dir, number))? {
-                index.insert(&head, Place { pack: number, at, bytes: head.bytes });
+                index.insert(&head, Place::of(&head, number, at));
             }
             index.close(number);
         }
@@ -67,7 +66,8 @@ impl Disk {
         Ok(Self { inner: Arc::new(Inner { dir: dir.to_owned(), index, writer, reads }) })
     }
 
-    /// Durable on return. Content that is here already is left alone.
+    /// Durable on return. Content that is here already is left alone. That the digest is its SHA-256 is
+    /// for the caller to know.
     pub(super) async fn write(
         &self,
         tenant: TenantId,
@@ -91,7 +91,7 @@ impl Disk {
         let _permit = reads.acquire().await.map_err(io::Error::other)?;
         while let Some(place) = index.get(tenant, digest) {
             let path = pack::path(dir, place.pack);
-            let read = move || checked(&path, place, digest);
+            let read = move || pack::read(&path, place.at, place.bytes, place.sum);
             match tokio::task::spawn_blocking(read).await.map_err(io::Error::other)? {
                 Ok(Some(content)) => return Ok(Some(content)),
                 // It was moved meanwhile, or somebody has removed the file.
@@ -128,7 +128,7 @@ impl Disk {
             for (tenant, digest, _) in index.of(number) {
                 match self.read(tenant, digest).await {
                     Ok(Some(content)) => {
-                        let head = Head { tenant, digest, bytes: content.len() as u32 };
+                        let head = Head::of(tenant, digest, &content);
                         writer.again(head, content).await?;
                     }
                     Ok(None) => {}
@@ -147,15 +147,6 @@ impl Disk {
 /// And not a want of descriptors, say, that passes.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-}
-
-fn checked(path: &Path, place: Place, digest: Digest) -> io::Result<Option<Bytes>> {
-    let content = pack::read(path, place.at, place.bytes)?;
-    if content.as_ref().is_some_and(|content| sha256(content) != digest) {
-        let what = format!("blob {digest} has other content");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    }
-    Ok(content)
 }
 
 /// What the store's layout is; the blobs themselves are content and nothing else.

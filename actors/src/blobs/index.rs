@@ -14,9 +14,15 @@ pub(super) struct Place {
     pub(super) pack: u32,
     pub(super) at: u32,
     pub(super) bytes: u32,
+    /// Of the content, as in its head.
+    pub(super) sum: u32,
 }
 
 impl Place {
+    pub(super) fn of(head: &Head, pack: u32, at: u32) -> Self {
+        Self { pack, at, bytes: head.bytes, sum: head.sum }
+    }
+
     fn takes(self) -> u64 {
         u64::from(self.bytes) + HEAD_BYTES as u64
     }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use protocol::{Digest, TenantId};
 
-use super::{BLOB_BYTES_MAX, sha256};
+use super::BLOB_BYTES_MAX;
 
-/// Checksum, length of the content, tenant, SHA-256 of the content.
-pub(super) const HEAD_BYTES: usize = 4 + 4 + 16 + 32;
+/// Checksum, length and checksum of the content, tenant, SHA-256 of the content.
+pub(super) const HEAD_BYTES: usize = 4 + 4 + 4 + 16 + 32;
 /// Before the heads at the end.
 const SEAL: &[u8; 8] = b"skepseal";
 /// After them: how many, and a checksum over all of it.
@@ -26,14 +26,23 @@ pub(super) struct Head {
     pub(super) tenant: TenantId,
     pub(super) digest: Digest,
     pub(super) bytes: u32,
+    /// CRC-32C: it tells rot in a tenth of the time that SHA-256 takes.
+    pub(super) sum: u32,
 }
 
 impl Head {
+    /// The head of a content with that SHA-256.
+    pub(super) fn of(tenant: TenantId, digest: Digest, content: &[u8]) -> Self {
+        let (bytes, sum) = (content.len() as u32, crc32c::crc32c(content));
+        Self { tenant, digest, bytes, sum }
+    }
+
     pub(super) fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
         head[4..8].copy_from_slice(&self.bytes.to_le_bytes());
-        head[8..24].copy_from_slice(&self.tenant.0.to_be_bytes());
-        head[24..].copy_from_slice(&self.digest.0);
+        head[8..12].copy_from_slice(&self.sum.to_le_bytes());
+        head[12..28].copy_from_slice(&self.tenant.0.to_be_bytes());
+        head[28..].copy_from_slice(&self.digest.0);
         let sum = crc32c::crc32c(&head[4..]);
         head[..4].copy_from_slice(&sum.to_le_bytes());
         head
@@ -41,14 +50,15 @@ impl Head {
 
     /// `None` of what is no head.
     fn decode(head: &[u8; HEAD_BYTES]) -> Option<Self> {
-        let (sum, rest) = head.split_first_chunk::<4>()?;
-        let (bytes, names) = rest.split_first_chunk::<4>()?;
+        let (of_head, said) = head.split_first_chunk::<4>()?;
+        let (bytes, rest) = said.split_first_chunk::<4>()?;
+        let (sum, names) = rest.split_first_chunk::<4>()?;
         let (tenant, digest) = names.split_first_chunk::<16>()?;
-        let bytes = u32::from_le_bytes(*bytes);
-        let sound = crc32c::crc32c(rest) == u32::from_le_bytes(*sum);
-        (sound && bytes as usize <= BLOB_BYTES_MAX).then_some(())?;
+        let [of_head, bytes, sum] = [of_head, bytes, sum].map(|word| u32::from_le_bytes(*word));
+        let sound = crc32c::crc32c(said) == of_head && bytes as usize <= BLOB_BYTES_MAX;
         let tenant = TenantId(u128::from_be_bytes(*tenant));
-        Some(Self { tenant, digest: Digest(digest.try_into().ok()?), bytes })
+        let digest = Digest(digest.try_into().ok()?);
+        sound.then_some(Self { tenant, digest, bytes, sum })
     }
 }
 
@@ -136,7 +146,7 @@ fn sealed(file: &File, bytes: u64) -> io::Result<Option<Vec<Found>>> {
     Ok((u64::from(at) == start).then_some(found))
 }
 
-/// The blobs whose content is what their heads say; and where the last one ends, if nothing but the
+/// The blobs whose content has the sum that their heads say; and where the last one ends, if nothing but the
 /// beginning of a seal follows and none was left out.
 fn scan(file: &File, bytes: u64) -> io::Result<(Vec<Found>, Option<u64>)> {
     let mut file = BufReader::new(file);
@@ -159,15 +169,15 @@ fn scan(file: &File, bytes: u64) -> io::Result<(Vec<Found>, Option<u64>)> {
         file.read_exact(&mut content)?;
         let begins = at + HEAD_BYTES as u64;
         match u32::try_from(begins) {
-            Ok(begins) if sha256(&content) == head.digest => found.push((head, begins)),
+            Ok(begins) if crc32c::crc32c(&content) == head.sum => found.push((head, begins)),
             Ok(_) | Err(_) => sound = false,
         }
         at = begins + u64::from(head.bytes);
     }
 }
 
-/// The content that a pack has at a place; `None` where there is no such pack any more.
-pub(super) fn read(path: &Path, at: u32, bytes: u32) -> io::Result<Option<Bytes>> {
+/// The content that a pack has at a place, if it has the sum; `None` where there is no such pack any more.
+pub(super) fn read(path: &Path, at: u32, bytes: u32, sum: u32) -> io::Result<Option<Bytes>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -175,17 +185,22 @@ pub(super) fn read(path: &Path, at: u32, bytes: u32) -> io::Result<Option<Bytes>
     };
     let mut content = vec![0; bytes as usize];
     file.read_exact_at(&mut content, u64::from(at))?;
+    if crc32c::crc32c(&content) != sum {
+        let what = format!("{} has rotted at byte {at}", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
     Ok(Some(content.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blobs::sha256;
 
     const TENANT: TenantId = TenantId(7);
 
     fn record(content: &[u8]) -> Vec<u8> {
-        let head = Head { tenant: TENANT, digest: sha256(content), bytes: content.len() as u32 };
+        let head = Head::of(TENANT, sha256(content), content);
         [&head.encode(), content].concat()
     }
 
@@ -196,7 +211,7 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let found = open(&path).unwrap();
         for (head, at) in &found {
-            let content = read(&path, *at, head.bytes).unwrap().unwrap();
+            let content = read(&path, *at, head.bytes, head.sum).unwrap().unwrap();
             assert_eq!((head.tenant, sha256(&content)), (TENANT, head.digest));
         }
         let after = std::fs::read(&path).unwrap();

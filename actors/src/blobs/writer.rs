@@ -59,8 +59,7 @@ impl Writer {
         digest: Digest,
         content: Bytes,
     ) -> io::Result<()> {
-        let bytes = u32::try_from(content.len()).map_err(io::Error::other)?;
-        self.order(Head { tenant, digest, bytes }, content, false).await
+        self.order(Head::of(tenant, digest, &content), content, false).await
     }
 
     /// Writes a blob that is here to the newest pack.
@@ -188,7 +187,7 @@ impl Open {
             self.file.write_all(&head.encode())?;
             self.file.write_all(content)?;
             let at = self.bytes + HEAD_BYTES as u32;
-            places.push(Place { pack: self.number, at, bytes: head.bytes });
+            places.push(Place::of(head, self.number, at));
             self.heads.push(*head);
             self.bytes = at + head.bytes;
         }
