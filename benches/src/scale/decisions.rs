@@ -120,20 +120,10 @@ async fn measure(plan: &Plan, clusters: &[&Skep], arms: &mut [Arm]) -> Result<()
         quiet(skep).await?;
         cpu::settle("skep before the windows", &skep.pids()).await?;
     }
-    for _ in 0..plan.rounds {
-        for arm in arms.iter_mut() {
-            if arm.takes_slabs {
-                minute_with(WARM_WITHIN + plan.window()).await;
-            }
-            // What nobody asked for while the others had their turns was let go.
-            arm.warm_up(plan.window()).await?;
-            let sample = arm.window(LEAD_IN, plan.window()).await?;
-            arm.windows.push(sample);
-            if arm.takes_slabs {
-                for skep in clusters {
-                    quiet(skep).await?;
-                }
-            }
+    // Those with slabs come last: what these changed is written to checkpoints for a minute.
+    for arms in arms.chunk_by_mut(|a, b| a.takes_slabs == b.takes_slabs) {
+        for _ in 0..plan.rounds {
+            round(plan, clusters, arms).await?;
         }
     }
     let mut table = Table::new(&[&["decisions"], HEAD.as_slice(), &["of axum"]].concat());
@@ -145,6 +135,27 @@ async fn measure(plan: &Plan, clusters: &[&Skep], arms: &mut [Arm]) -> Result<()
         table.row([vec![arm.name.clone()], medians.cells().to_vec(), ratio].concat());
     }
     table.print();
+    Ok(())
+}
+
+/// A window of each, one after another.
+async fn round(plan: &Plan, clusters: &[&Skep], arms: &mut [Arm]) -> Result<()> {
+    let take_slabs = arms.iter().any(|arm| arm.takes_slabs);
+    if take_slabs {
+        // One wait for all of them, so that those that are compared follow on each other.
+        minute_with(WARM_WITHIN + (LEAD_IN + plan.window()) * arms.len() as u32).await;
+    }
+    for arm in arms {
+        // What nobody asked for while the others had their turns was let go.
+        arm.warm_up(plan.window()).await?;
+        let sample = arm.window(LEAD_IN, plan.window()).await?;
+        arm.windows.push(sample);
+    }
+    if take_slabs {
+        for skep in clusters {
+            quiet(skep).await?;
+        }
+    }
     Ok(())
 }
 
