@@ -1,9 +1,8 @@
 //! Content by its SHA-256, on the nodes that hold the replicas of its tenant's shard.
 //!
 //! Written to all of them; done when a majority has synced it. Read from this node if it has it,
-//! else from any other. Every name starts with the tenant. On disk many blobs share a file and a sync;
-//! what is read
-//! there is told from what has rotted by a checksum, what comes from a peer by its name.
+//! else from any other. Every name starts with the tenant. On disk many blobs share a file and a sync.
+//! What is read there is told from what has rotted by a checksum, what comes from a peer by its name.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -138,7 +137,8 @@ impl Blobs {
             Ok(None) => {}
             Err(error) => {
                 warn!(%error, "blob on this node is damaged or cannot be read");
-                damaged = true;
+                // One that could only not be read just now is still known.
+                damaged = !self.disk.has(tenant, blob.sha256);
             }
         }
         let message = message(tenant, blob.sha256, &Bytes::new());

@@ -118,8 +118,9 @@ pub(super) fn open(path: &Path) -> io::Result<Vec<Found>> {
         let mut file = &file;
         file.seek(SeekFrom::Start(end))?;
         file.write_all(&seal(found.iter().map(|(head, _)| *head)))?;
-        file.sync_all()?;
     }
+    // The process may have ended before its sync: what is found counts as durable from here on.
+    file.sync_all()?;
     Ok(found)
 }
 
