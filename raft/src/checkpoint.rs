@@ -197,7 +197,8 @@ impl Checkpoint {
         whole: bool,
         next: impl FnMut() -> Vec<Stored>,
     ) -> Result<u64, CheckpointError> {
-        if whole {
+        // The first one is whole too: a file that is begun in its place and cut off reads as damage.
+        if whole || self.head().is_none() {
             return self.write_anew(head, next);
         }
         let database = self.database()?;

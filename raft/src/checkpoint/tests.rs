@@ -135,6 +135,22 @@ fn what_was_frozen_is_read_back_whatever_happened_while_it_was_written() {
 }
 
 #[test]
+fn the_first_checkpoint_has_its_name_when_it_is_whole() {
+    let dir = TempDir::new().unwrap();
+    let (checkpoint, _) = open(&dir);
+    let mut world = World::new();
+    world.create(1);
+    let head = world.head();
+    let file = dir.path().join(format!("{}.redb", GROUP.0));
+    let written = checkpoint.write(head, false, || {
+        assert!(!file.exists(), "whoever starts now would read it");
+        world.machine.take(100)
+    });
+    assert!(written.unwrap() > 0 && file.exists());
+    assert_eq!(loaded(&dir).head.applied.index, world.index);
+}
+
+#[test]
 fn a_checkpoint_costs_what_changed() {
     let dir = TempDir::new().unwrap();
     let (checkpoint, _) = open(&dir);
