@@ -159,12 +159,14 @@ impl Cache {
         let pace_us = u32::try_from(pace.as_micros()).unwrap_or(u32::MAX);
         let look = self.look(&named, pace_us, within).await;
         let (mut found, mine, theirs) = (look.found, look.mine, look.theirs);
-        let first = self.compute(&named, texts, mine, pace_us, &compute);
+        let asked = Asked { named: &named, texts, words: &words(texts, &found), pace_us };
+        let first = self.compute(asked, mine, &compute);
         let second = async {
             // While the first part is computed: others may wait for it who compute what is waited for here.
             let rest = self.follow(&named, theirs, within, &mut found).await;
-            let told = tell(tally(texts, &found));
-            let rest = self.compute(&named, texts, rest, pace_us, &compute);
+            let cached = found.iter().map(Option::is_some).collect();
+            let told = tell(Tally { words: asked.words.iter().sum(), cached });
+            let rest = self.compute(asked, rest, &compute);
             let (rest, told) = join(rest, told).await;
             (found, rest, told)
         };
@@ -178,10 +180,8 @@ impl Cache {
     /// Computes texts and gives everybody their results.
     async fn compute<E, C, M>(
         &self,
-        named: &[(Digest, Key)],
-        texts: &Texts,
+        asked: Asked<'_>,
         (numbers, rights): (Vec<usize>, Vec<Right>),
-        pace_us: u32,
         compute: &impl Fn(Texts) -> C,
     ) -> Result<Vec<Computed>, E>
     where
@@ -191,8 +191,9 @@ impl Cache {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
+        let Asked { named, texts, words, pace_us } = asked;
         let chosen = texts.choose(&numbers);
-        let made = match compute(chosen.clone()).await {
+        let made = match compute(chosen).await {
             Ok(made) => made,
             Err(error) => {
                 // Whoever waits for these need not wait for the end of their time.
@@ -202,12 +203,11 @@ impl Cache {
             }
         };
         let made_at = clock::wall();
-        let entry = |(text, scored): (&str, Result<M, String>)| {
-            let words = documents::words(text);
-            scored.map(|made| Entry { made: made.into(), words, pace_us, made_at })
-        };
-        let entries = chosen.iter().zip(made).map(entry);
-        let computed: Vec<Computed> = numbers.into_iter().zip(entries).collect();
+        let computed = numbers.into_iter().zip(made).map(|(number, scored)| {
+            let words = words[number];
+            (number, scored.map(|made| Entry { made: made.into(), words, pace_us, made_at }))
+        });
+        let computed: Vec<Computed> = computed.collect();
         figures().cache.misses.inc_by(computed.len() as u64);
         self.publish(named, &computed);
         // Whoever follows finds it now.
@@ -216,12 +216,22 @@ impl Cache {
     }
 }
 
-fn tally(texts: &Texts, found: &[Option<Entry>]) -> Tally {
+/// Texts that are looked for, what is known of each, and about what one takes.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    named: &'a [(Digest, Key)],
+    texts: &'a Texts,
+    words: &'a [u64],
+    pace_us: u32,
+}
+
+/// Words of each text; those of one that was found have been counted.
+fn words(texts: &Texts, found: &[Option<Entry>]) -> Vec<u64> {
     let words = texts.iter().zip(found).map(|(text, found)| match found {
         Some(entry) => entry.words,
         None => documents::words(text),
     });
-    Tally { words: words.sum(), cached: found.iter().map(Option::is_some).collect() }
+    words.collect()
 }
 
 fn gather(

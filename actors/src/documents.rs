@@ -49,11 +49,11 @@ pub fn lines<T: Serialize>(items: impl IntoIterator<Item = T>) -> Bytes {
 
 /// The documents of a task's input.
 pub fn read(blob: &[u8]) -> Result<Vec<Document>, BadLine> {
-    let filled = |(_, line): &(usize, &[u8])| !line.is_empty();
-    let parse = |(number, line): (usize, &[u8])| {
-        serde_json::from_slice(line).map_err(|error| BadLine { line: number + 1, error })
-    };
-    blob.split(|&byte| byte == b'\n').enumerate().filter(filled).map(parse).collect()
+    let documents = serde_json::Deserializer::from_slice(blob).into_iter();
+    let numbered = documents.enumerate();
+    numbered
+        .map(|(number, read)| read.map_err(|error| BadLine { line: number + 1, error }))
+        .collect()
 }
 
 /// What makes results, as they name it.
@@ -152,6 +152,9 @@ fn span(span: inference::Span) -> Span {
     Span { start, end, text, reason, severity: severity.to_owned() }
 }
 
+/// Bytes whose words, half as many at most, are counted in a byte.
+const WORD_BYTES: usize = 256;
+
 /// Words of a text, for metering: counted the same way by whoever admits it.
 #[must_use]
 pub fn words(text: &str) -> u64 {
@@ -159,10 +162,13 @@ pub fn words(text: &str) -> u64 {
     if !text.is_ascii() {
         return text.split_whitespace().count() as u64;
     }
-    // The same for most texts in a tenth of the time: every byte is looked at with the one before.
-    let is_blank = |byte: u8| byte == b' ' || byte.wrapping_sub(b'\t') < 5;
-    let begins = |(&before, &byte): (&u8, &u8)| u64::from(is_blank(before) & !is_blank(byte));
-    u64::from(!is_blank(first)) + bytes.iter().zip(&bytes[1..]).map(begins).sum::<u64>()
+    // The same for most texts in a twentieth of the time: every byte is looked at with the one before, and
+    // what is counted in a byte, of which there are many in a register, is at most the half of a part.
+    let is_blank = |byte: u8| (byte == b' ') | (byte.wrapping_sub(b'\t') < 5);
+    let begins = |(&before, &byte): (&u8, &u8)| u8::from(is_blank(before) & !is_blank(byte));
+    let parts = bytes.chunks(WORD_BYTES).zip(bytes[1..].chunks(WORD_BYTES));
+    let counts = parts.map(|(before, bytes)| before.iter().zip(bytes).map(begins).sum::<u8>());
+    u64::from(!is_blank(first)) + counts.map(u64::from).sum::<u64>()
 }
 
 #[cfg(test)]
@@ -178,6 +184,10 @@ mod tests {
         for &a in &ascii {
             ascii.iter().for_each(|&b| check(&format!("{a}{b}")));
             check(&format!("x{a}y "));
+        }
+        for bytes in [255, 256, 257, 511, 513, 9_999] {
+            check(&"a ".repeat(bytes)[..bytes]);
+            check(&" b".repeat(bytes)[..bytes]);
         }
         ["", " ", "  two  words\n", "\u{a0}\u{85}\u{2003}none", "ein\u{a0}schöner\u{2028}Tag"]
             .into_iter()

@@ -430,7 +430,7 @@ pub fn task_documents(documents: usize, priority: Priority, pace: Duration) -> u
     /// Below this a lease costs more than it spreads,
     const DOCUMENTS_MIN: usize = 16;
     /// and so does a task that is over sooner;
-    const TASK_TIME_LEAST: Duration = Duration::from_millis(20);
+    const TASK_TIME_LEAST: Duration = Duration::from_millis(50);
     /// beside the time of documents that take long, it costs little.
     const SLOW_DOCUMENTS_MIN: usize = 8;
     /// When a job ends, other slots stand idle for half of this on average.
@@ -458,12 +458,12 @@ mod tests {
         let size = |documents, ms: u64| {
             task_documents(documents, Priority::Normal, Duration::from_micros(ms * 1000))
         };
-        assert_eq!((size(10, 1), size(1_000, 1), size(10_000, 1)), (20, 63, 256));
+        assert_eq!((size(10, 1), size(1_000, 1), size(10_000, 1)), (50, 63, 256));
         assert_eq!((size(1_000, 4), size(1_000, 20), size(1_000, 500)), (63, 25, 8));
         assert_eq!((size(1_000, 0), size(0, 20)), (63, 16));
         assert_eq!(task_documents(1_000, Priority::Low, Duration::ZERO), 125);
         let quick =
             |documents, us| task_documents(documents, Priority::Normal, Duration::from_micros(us));
-        assert_eq!((quick(1_000, 200), quick(1_000, 100), quick(1_000, 5)), (100, 200, 256));
+        assert_eq!((quick(1_000, 200), quick(1_000, 100), quick(1_000, 5)), (250, 256, 256));
     }
 }

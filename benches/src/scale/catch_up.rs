@@ -19,7 +19,8 @@ use crate::table::{Table, line};
 /// Writes of one leader: each is scanned, metered and audited.
 const PER_SECOND: f64 = 200.0;
 const CONNECTIONS: usize = 16;
-const PLAIN: Duration = Duration::from_secs(10);
+/// Long enough that checkpoints are in it as they are in what follows.
+const PLAIN: Duration = Duration::from_secs(40);
 const WINDOW: Duration = Duration::from_secs(1);
 /// Entries of each group that are written while the node is away; twice what is kept behind a checkpoint.
 const BEHIND: f64 = 2_000.0;

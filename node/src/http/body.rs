@@ -28,6 +28,9 @@ pub const PACE_BYTES_MIN: usize = 30 * 1000;
 /// Step in which room is reserved while a body of unknown length grows.
 const STEP_BYTES: usize = 64 << 10;
 
+/// What is set aside for a body that is announced, as a multiple of what has come of it.
+const GROWTH: usize = 4;
+
 static ROOM: Semaphore = Semaphore::const_new(BUFFERED_BYTES_MAX / STEP_BYTES);
 
 /// A whole body and the room that it takes until this is dropped.
@@ -101,6 +104,10 @@ pub(super) async fn read_at_pace(
             return Err(Problem::too_large(bytes_max as u64, got as u64).closing());
         }
         room.grow_to(got)?;
+        if got > buffer.capacity() {
+            // To grow is to copy, so it is by much, but never far beyond what has come.
+            buffer.reserve(announced.clamp(got, got * GROWTH) - buffer.len());
+        }
         buffer.extend_from_slice(&data);
     }
     Ok(Whole { bytes: buffer.freeze(), room })
